@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * The admin queue of a PF, asynchronous: many commands in flight, each with a deadline and bounded
+ * retries; and the commands of the vendor live-migration dialect (doc/admin-protocol.md).
+ *
+ * The queue has no thread. Its owner waits for vfe_admin_fd() to become readable and for
+ * vfe_admin_next_deadline() to pass, and then calls vfe_admin_process(), always on one and the
+ * same thread: completions are called there, without any lock held, and may submit again.
+ * Submitting is safe from any thread and never waits.
+ *
+ * The device is not trusted: used ids, lengths and status bytes are checked. A device that breaks
+ * the ring fails the whole queue: all commands complete with -EPROTO and the PF is reported lost.
+ * Memory of a command that ran into its deadline is not reused before the device gives it back or
+ * the queue is destroyed (the device could still write to it).
+ */
+
+#ifndef VFE_VIRTIO_ADMIN_H
+#define VFE_VIRTIO_ADMIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vfe_base.h"
+#include "vfe_virtio.h"
+#include "vfe_wire_admin.h"
+
+enum {
+	VFE_ADMIN_TIMEOUT_MS = 10000,  /* default deadline of a command, retries included */
+	VFE_ADMIN_RETRY_FIRST_MS = 10, /* pause before the first retry; doubles */
+	VFE_ADMIN_RETRY_MAX_MS = 1000,
+	VFE_ADMIN_RESET_TIMEOUT_MS = 120000, /* for commands that wait for a function reset */
+};
+
+struct vfe_admin;
+
+/* What the device said about itself when the queue was created. */
+struct vfe_admin_caps {
+	uint64_t features; /* negotiated */
+	uint16_t major;
+	uint16_t minor;
+	bool dirty_push_bitmap;
+	bool dirty_push_bytemap;
+	bool dirty_pull_bitmap;
+	bool dirty_pull_bytemap;
+	uint16_t log_max_pages_pull_bitmap;
+	uint16_t log_max_pages_pull_bytemap;
+	uint32_t max_track_ranges;
+};
+
+struct vfe_admin_cfg {
+	struct vfe_virtio_dev *vdev; /* PF, features negotiated, borrowed */
+	struct vfe_dma_arena *arena; /* of the PF, borrowed */
+	uint16_t queue_index;        /* see vfe_admin_queue_index() */
+	uint16_t msix_vector;        /* interrupt of the queue; NO_VECTOR = the fd is a timer */
+	uint32_t timeout_ms;         /* 0 = VFE_ADMIN_TIMEOUT_MS */
+};
+
+/*
+ * Where the vendor dialect keeps the admin queue: net 2 * max_virtqueue_pairs (2 without MQ and
+ * RSS), block 0; the index of virtio 1.3 (common configuration) when the device names one.
+ */
+int vfe_admin_queue_index(struct vfe_virtio_dev *vdev, uint16_t *ret, struct vfe_error *err);
+
+/* The features that a PF must offer, and those that we accept of @offered; 0 when it is not fit. */
+uint64_t vfe_admin_features_wanted(uint64_t offered);
+
+/* Set the queue up; the caller sets DRIVER_OK afterwards. *@ret is owned by the caller. */
+int
+vfe_admin_create(const struct vfe_admin_cfg *cfg, struct vfe_admin **ret, struct vfe_error *err);
+
+/*
+ * Complete everything with -ECANCELED (callbacks run here) and free. The device must have been
+ * reset before, so that it writes no more.
+ */
+void vfe_admin_destroy(struct vfe_admin *admin);
+
+int vfe_admin_fd(const struct vfe_admin *admin); /* readable = vfe_admin_process() has work */
+
+/* When to call vfe_admin_process() at the latest; false when nothing is waited for. Any thread. */
+bool vfe_admin_next_deadline(const struct vfe_admin *admin, struct vfe_deadline *ret);
+
+/* Handle completions, retries, deadlines. One thread, always the same. */
+void vfe_admin_process(struct vfe_admin *admin);
+
+/* -errno when the queue has failed, else 0. Any thread. */
+int vfe_admin_error(const struct vfe_admin *admin);
+
+/*
+ * A completed command. @status: 0; -EIO (device refused; @err says status and command); -ETIMEDOUT;
+ * -EPROTO; -ECANCELED. @out is the result, @out_len its bytes, valid during the call.
+ */
+typedef void (*vfe_admin_done)(
+	void *ctx, int status, const void *out, size_t out_len, const struct vfe_error *err);
+
+struct vfe_admin_cmd {
+	uint8_t class_;
+	uint8_t cmd;
+	const void *in; /* copied */
+	size_t in_len;
+	const void *bulk; /* copied; NULL = none; goes into a page aligned block of its own */
+	size_t bulk_len;
+	size_t out_len;      /* bytes the device writes, without status; 0 = none */
+	uint32_t timeout_ms; /* 0 = of the queue */
+	vfe_admin_done done;
+	void *ctx;
+};
+
+/* Submit any command. Returns 0, -ENOMEM/-ENOSPC (too much in flight), or vfe_admin_error(). */
+int vfe_admin_submit(struct vfe_admin *admin, const struct vfe_admin_cmd *cmd);
+
+/* --- the dialect; @vf is 0-based, results come through typed callbacks --- */
+
+int vfe_admin_get_status(struct vfe_admin *admin, uint16_t vf, vfe_admin_done done, void *ctx);
+int vfe_admin_modify_status(struct vfe_admin *admin, uint16_t vf, enum vfe_admin_vf_status status,
+	vfe_admin_done done, void *ctx);
+int vfe_admin_pending_bytes(struct vfe_admin *admin, uint16_t vf, vfe_admin_done done, void *ctx);
+int vfe_admin_save_state(struct vfe_admin *admin, uint16_t vf, uint64_t offset, uint64_t length,
+	vfe_admin_done done, void *ctx);
+
+/* @blob is copied and padded with zeroes to a multiple of VFE_STATE_ALIGN. */
+int vfe_admin_restore_state(struct vfe_admin *admin, uint16_t vf, const void *blob, size_t len,
+	vfe_admin_done done, void *ctx);
+
+/*
+ * Ask the device for its capabilities (both IDENTITY commands) and check them against the
+ * negotiated feature bits. @done is called without output when vfe_admin_caps() is filled.
+ */
+int vfe_admin_identify(struct vfe_admin *admin, vfe_admin_done done, void *ctx);
+const struct vfe_admin_caps *vfe_admin_caps(const struct vfe_admin *admin);
+
+#endif /* VFE_VIRTIO_ADMIN_H */
