@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Copyright (c) 2026 The vfe authors
+"""Fixtures of the end-to-end tests."""
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+from vfetest import Lab  # noqa: E402
+from vfetest.guest import TOP  # noqa: E402
+
+LOG_LINES = 60
+
+
+def pytest_configure(config):
+    missing = [p for p in ('ip', 'qemu-system-x86_64', 'setpriv') if shutil.which(p) is None]
+    if missing:
+        raise pytest.UsageError('missing programs: %s; run scripts/setup' % ' '.join(missing))
+    if os.geteuid() != 0:
+        raise pytest.UsageError('the end-to-end tests make network namespaces: run them as root')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def guest_image():
+    subprocess.run([os.path.join(TOP, 'scripts', 'guest-image'), '--quiet'], check=True)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Add the ends of the logs to the report of a failed test."""
+    outcome = yield
+    report = outcome.get_result()
+    lab = getattr(item, 'funcargs', {}).get('lab')
+    if report.failed and lab is not None:
+        for name, text in lab.logs():
+            tail = '\n'.join(text.splitlines()[-LOG_LINES:])
+            report.sections.append(('end of ' + name, tail))
+
+
+@pytest.fixture
+def lab(request):
+    """A Lab that leaves nothing behind; a part that does fails the test."""
+    the_lab = Lab()
+    yield the_lab
+    left = the_lab.close()
+    left += ['socket ' + s for s in the_lab.sockets()]
+    if os.environ.get('VFE_KEEP_LOGS'):
+        print('logs: ' + the_lab.logdir)
+    else:
+        request.addfinalizer(the_lab.remove)
+    assert not left, 'left behind: ' + ', '.join(left)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Copyright (c) 2026 The vfe authors
+"""The software DPU: virtio-net-controller and its command line."""
+import json
+import os
+import subprocess
+
+from .guest import TOP
+from .process import Process
+
+BUILD = os.environ.get('VFE_BUILD', os.path.join(TOP, 'build'))
+PROGRAM = os.path.join(BUILD, 'app', 'virtio-net-controller')
+VIRTNET = os.path.join(TOP, 'app', 'controller', 'virtnet')
+
+PF = '0000:af:00.2'
+VF_FIRST = '0000:af:04.5'
+PF_MAC = '0C:C4:7A:FF:22:90'
+VF_MAC = '00:00:00:00:33:00'
+
+
+def vf_bdf(index):
+    """The address of a VF of the default configuration (stride 1)."""
+    bus, rest = VF_FIRST[5:].split(':')
+    device, function = rest.split('.')
+    routing_id = (int(bus, 16) << 8 | int(device, 16) << 3 | int(function)) + index
+    return '0000:%02x:%02x.%d' % (routing_id >> 8, routing_id >> 3 & 31, routing_id & 7)
+
+
+def vf_mac(index):
+    """The MAC address that the controller derives for a VF from VF_MAC."""
+    return VF_MAC[:-5] + '%02x:%02x' % (0x33 + (index >> 8), index & 255)
+
+
+def representor(index, pf=0):
+    """The name of the TAP that stands for a VF."""
+    return 'en3f0pf%dsf%d' % (pf, 3000 + index)
+
+
+class Controller:
+    """virtio-net-controller in a namespace; its TAPs appear there."""
+
+    def __init__(self, lab, netns, vfs=2, qp_num=4, backend=None, vf_backends=None,
+                 polling=False, workers=1, worker_cpus=None, mtu=1500):
+        self._lab = lab
+        self._netns = netns
+        self._generation = 0
+        self.dir = lab.path('pci')
+        self.socket = lab.path('controller.sock')
+        self.config = lab.path('controller.json')
+        self.process = None
+        dpu = {'dir': self.dir, 'rpc_socket': self.socket, 'workers': workers,
+               'polling': polling,
+               'pfs': [{'bdf': PF, 'type': 'net', 'first_vf': VF_FIRST, 'vf_stride': 1,
+                        'mtu': mtu, 'backend': backend or {'type': 'tap'},
+                        'vfs': {str(k): {'backend': b} for k, b in (vf_backends or {}).items()}}]}
+        if worker_cpus is not None:
+            dpu['worker_cpus'] = worker_cpus
+        with open(self.config, 'w') as f:
+            json.dump({'static_pf': {'mac_base': PF_MAC},
+                       'vf': {'mac_base': VF_MAC, 'vfs_per_pf': vfs, 'qp_num': qp_num},
+                       'software_dpu': dpu}, f, indent=4)
+        os.makedirs(self.dir, exist_ok=True)
+
+    def start(self):
+        self._generation += 1
+        self.process = Process('controller', [PROGRAM, '--config', self.config],
+                               self._lab.log('controller-%d' % self._generation),
+                               netns=self._netns, env=self._lab.env)
+        self.process.wait_socket(self.socket)
+
+    def virtnet(self, *argv, timeout=30):
+        """Run virtnet; returns its reply, decoded."""
+        done = subprocess.run(['/usr/bin/python3', VIRTNET, '-s', self.socket, *argv],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=timeout, check=False)
+        if done.returncode != 0:
+            raise RuntimeError('virtnet %s: status %d: %s'
+                               % (' '.join(argv), done.returncode, done.stderr))
+        return json.loads(done.stdout)
+
+    def stop(self):
+        return self.process.stop()
+
+    def kill(self):
+        return self.process.kill()
+
+    def close(self):
+        if self.process is None:
+            return
+        try:
+            if self.process.alive:
+                status = self.process.stop()
+                if status != 0:
+                    raise RuntimeError('the controller ended with status %d' % status)
+        finally:
+            self.process.close()
