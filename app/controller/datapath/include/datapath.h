@@ -10,8 +10,8 @@
  * drained, used indices written.
  */
 
-#ifndef CONTROLLER_DATAPATH_H
-#define CONTROLLER_DATAPATH_H
+#ifndef DATAPATH_H
+#define DATAPATH_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -138,4 +138,4 @@ struct dp_queue_stats {
 /* A snapshot; single counters may lag behind each other. Any thread. */
 void dp_queue_stats(const struct dp_port *port, uint16_t qid, struct dp_queue_stats *ret);
 
-#endif /* CONTROLLER_DATAPATH_H */
+#endif /* DATAPATH_H */
