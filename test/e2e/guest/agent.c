@@ -1,5 +1,4 @@
-/*
- * SPDX-License-Identifier: BSD-3-Clause
+/* SPDX-License-Identifier: BSD-3-Clause
  * Copyright (c) 2026 The vfe authors
  *
  * Runs shell commands inside the test guest for a harness at the other end of a serial port.

@@ -18,7 +18,8 @@ class VhostPeer:
         self.process = None
 
     def start(self):
-        argv = ['stdbuf', '-oL', 'dpdk-testpmd', '-l', '0,1', '--no-huge', '-m', 256, '--no-pci', '--no-telemetry',
+        argv = ['stdbuf', '-oL', 'dpdk-testpmd', '-l', '0,1', '--no-huge', '-m', 256,
+                '--no-pci', '--no-telemetry',
                 '--file-prefix', self._lab.unique('peer'),
                 '--vdev', 'net_vhost0,iface=%s,queues=%d,client=1' % (self._path, self._queues),
                 '--vdev', 'net_tap0,iface=%s' % self.tap,
