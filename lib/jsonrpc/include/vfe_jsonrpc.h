@@ -8,6 +8,8 @@
  * not UTF-8 JSON, or deeper than jansson accepts, gets an error reply; the client is closed when
  * its framing cannot be trusted any more. A client that does not read its replies is closed when
  * its queue of replies passes the limit. A client that half-closes still gets its replies.
+ * A request without an id is a notification: executed, not answered. Batches (arrays) are refused
+ * with INVALID_REQUEST. Names that occur twice in an object are a PARSE_ERROR.
  * Only root, the process's own user, and members of one group may speak (SO_PEERCRED).
  * Everything runs on the loop's thread.
  */
@@ -26,6 +28,7 @@ enum {
 	VFE_JSONRPC_MAX_LINE = 1 << 20,   /* bytes of one request */
 	VFE_JSONRPC_MAX_QUEUED = 4 << 20, /* bytes of unread replies of one client */
 	VFE_JSONRPC_MAX_CLIENTS = 256,
+	VFE_JSONRPC_MAX_PENDING = 16384, /* requests of one client that wait for their answer */
 
 	/* JSON-RPC 2.0 section 5.1 */
 	VFE_JSONRPC_PARSE_ERROR = -32700,
@@ -33,6 +36,10 @@ enum {
 	VFE_JSONRPC_METHOD_NOT_FOUND = -32601,
 	VFE_JSONRPC_INVALID_PARAMS = -32602,
 	VFE_JSONRPC_INTERNAL_ERROR = -32603,
+
+	/* ours, in the range that section 5.1 leaves to servers */
+	VFE_JSONRPC_DENIED = -32000, /* the peer may not speak here; it is closed */
+	VFE_JSONRPC_BUSY = -32001,   /* too many clients or waiting requests: try again later */
 };
 
 struct ev_loop;
@@ -63,7 +70,7 @@ int vfe_jsonrpc_server_create(struct ev_loop *loop, const struct vfe_jsonrpc_cfg
 
 /*
  * Close all clients, remove the socket, free. Requests that are not answered yet stay valid:
- * answering them later does nothing but free them.
+ * answering them later does nothing but free them. Not from within a handler. NULL is fine.
  */
 void vfe_jsonrpc_server_destroy(struct vfe_jsonrpc_server *server);
 
