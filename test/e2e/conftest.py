@@ -4,14 +4,11 @@
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 
-sys.path.insert(0, os.path.dirname(__file__))
-
-from vfetest import Lab  # noqa: E402
-from vfetest.guest import TOP  # noqa: E402
+from vfetest import Lab, Stack
+from vfetest.guest import TOP
 
 LOG_LINES = 60
 
@@ -53,3 +50,11 @@ def lab(request):
     else:
         request.addfinalizer(the_lab.remove)
     assert not left, 'left behind: ' + ', '.join(left)
+
+
+@pytest.fixture
+def stack(lab):
+    """The whole product with TAP back ends, PF added; VFs are added by the test."""
+    the_stack = Stack(lab)
+    the_stack.start()
+    return the_stack

@@ -9,6 +9,7 @@ from .netns import Netns
 from .peer import VhostPeer
 from .process import Process, ProcessError
 from .service import Service, VhostmgmtError
+from .stack import Stack
 
 __all__ = ['AgentError', 'CommandFailed', 'Controller', 'Guest', 'Lab', 'Netns', 'Nic', 'Process',
-           'ProcessError', 'Service', 'VhostPeer', 'VhostmgmtError']
+           'ProcessError', 'Service', 'Stack', 'VhostPeer', 'VhostmgmtError']

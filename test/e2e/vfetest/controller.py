@@ -8,7 +8,7 @@ import subprocess
 from .guest import TOP
 from .process import Process
 
-BUILD = os.environ.get('VFE_BUILD', os.path.join(TOP, 'build'))
+BUILD = os.environ.get('VFE_BUILD_DIR', os.path.join(TOP, 'build'))
 PROGRAM = os.path.join(BUILD, 'app', 'virtio-net-controller')
 VIRTNET = os.path.join(TOP, 'app', 'controller', 'virtnet')
 

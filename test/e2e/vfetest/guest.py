@@ -154,7 +154,8 @@ class Guest:
 
     def ping(self, address, count=3, timeout=20):
         """Ping until one answer came, then count more without loss."""
-        self.run('for i in $(seq %d); do ping -c 1 -W 1 %s >/dev/null && break; done'
+        self.run('end=$(($(cut -d. -f1 /proc/uptime) + %d)); until ping -c 1 -W 1 %s >/dev/null; '
+                 'do [ $(cut -d. -f1 /proc/uptime) -lt $end ] || exit 1; sleep 0.1; done'
                  % (timeout, address), timeout + 10)
         output = self.run('ping -c %d -i 0.2 -W 2 %s' % (count, address), count * 2 + 10)
         if ' 0% packet loss' not in output:
@@ -208,6 +209,19 @@ class Guest:
         """The guest's PCI address of a NIC."""
         path = self.run('readlink -f /sys/class/net/%s/device' % self.ifname(index))
         return re.findall(r'[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]', path)[-1]
+
+    def queue_packets(self, direction, index=0):
+        """Packets per queue ("tx" or "rx") since the driver was bound, as the guest counted."""
+        stats = self.run('ethtool -S ' + self.ifname(index))
+        found = re.findall(r'%s_queue_(\d+)_packets: (\d+)' % direction, stats)
+        return {int(queue): int(packets) for queue, packets in found}
+
+    def check_kernel(self):
+        """The guest's kernel found nothing to complain about."""
+        bad = re.compile(r'WARNING:|BUG:|Oops|WATCHDOG|is not a head|virtio.*(fail|error|broken)',
+                         re.I)
+        lines = [s for s in self.run('dmesg').split('\n') if bad.search(s)]
+        assert not lines, '%s: its kernel complains:\n%s' % (self.name, '\n'.join(lines))
 
     def kill(self):
         """What kill -9 does: QEMU says good-bye to nobody."""

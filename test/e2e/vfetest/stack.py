@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Copyright (c) 2026 The vfe authors
+"""The whole product: software DPU in a namespace, service, and guests on its VFs."""
+from .controller import PF, representor, vf_bdf, vf_mac
+
+
+class Stack:
+    """Controller and service with one PF; VF k has the network 10.77.k.0/24.
+
+    The host's end of a VF is .1 on its representor, the guest's is .2.
+    """
+
+    def __init__(self, lab, **controller_options):
+        self._lab = lab
+        self.netns = lab.netns()
+        self.controller = lab.controller(self.netns, start=False, **controller_options)
+        self.service = lab.service(start=False)
+
+    def start(self):
+        self.controller.start()
+        self.service.start()
+        self.service.add_pf(PF)
+
+    @staticmethod
+    def bdf(vf):
+        return vf_bdf(vf)
+
+    @staticmethod
+    def tap(vf):
+        return representor(vf)
+
+    @staticmethod
+    def host(vf):
+        return '10.77.%d.1' % vf
+
+    @staticmethod
+    def guest_address(vf):
+        return '10.77.%d.2' % vf
+
+    def socket(self, vf):
+        return self._lab.path('vfe-net%d' % vf)
+
+    def add_vf(self, vf):
+        self.service.add_vf(vf_bdf(vf), self.socket(vf))
+
+    def remove_vf(self, vf):
+        self.service.remove_vf(vf_bdf(vf))
+
+    def info(self, vf):
+        return self.service.info(vf_bdf(vf))
+
+    def host_up(self, vf):
+        """Configure the representor; again after a restart of the controller made a new one."""
+        self.netns.configure(representor(vf), self.host(vf) + '/24')
+
+    def guest(self, *vfs, queues=1, options=None, **guest_options):
+        """A guest on VFs that are or will be added; not started."""
+        nics = [self._lab.nic(self.socket(vf), vf_mac(vf), queues=queues, options=options or {})
+                for vf in vfs]
+        name = 'guest%s' % '-'.join(str(vf) for vf in vfs)
+        return self._lab.guest(name, nics=nics, **guest_options)
+
+    def guest_up(self, guest, vf, index=0):
+        """Configure the guest's end and see that it reaches the host's."""
+        guest.configure(self.guest_address(vf) + '/24', index)
+        guest.ping(self.host(vf))
+
+    def running_guest(self, vf=0, **options):
+        """Add a VF and boot a guest that talks through it."""
+        self.add_vf(vf)
+        self.host_up(vf)
+        guest = self.guest(vf, **options)
+        guest.boot()
+        self.guest_up(guest, vf)
+        return guest
