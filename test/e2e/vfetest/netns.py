@@ -16,10 +16,15 @@ _serial = itertools.count()
 
 
 class Netns:
-    """A network namespace with a name of this process' own."""
+    """A network namespace with a name of this process' own.
+
+    Programs enter it with nsenter: "ip netns exec" also makes a mount namespace, which fails in a
+    plain chroot.
+    """
 
     def __init__(self, label):
         self.name = '%s%d%s' % (PREFIX, next(_serial), label)
+        self.enter = ['nsenter', '--net=/run/netns/' + self.name, '--']
         subprocess.run(['ip', 'netns', 'add', self.name], check=True)
         try:
             self.run('ip', 'link', 'set', 'lo', 'up')
@@ -31,9 +36,8 @@ class Netns:
 
     def run(self, *argv, timeout=30, check=True):
         """Run a program inside; returns its output."""
-        done = subprocess.run(['ip', 'netns', 'exec', self.name] + [str(a) for a in argv],
-                              timeout=timeout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, check=False)
+        done = subprocess.run(self.enter + [str(a) for a in argv], timeout=timeout, check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if check and done.returncode != 0:
             raise RuntimeError('%s: %s: exit status %d\n%s' % (
                 self.name, ' '.join(str(a) for a in argv), done.returncode, done.stdout))

@@ -30,7 +30,7 @@ class Process:
         self._cond = threading.Condition()
         wrapper = ['setpriv', '--pdeathsig', 'KILL', '--']
         if netns is not None:
-            wrapper = ['ip', 'netns', 'exec', netns.name] + wrapper
+            wrapper = netns.enter + wrapper
         with open(self.log, 'ab') as f:
             f.write(('$ %s\n' % ' '.join(self.argv)).encode())
         self._popen = subprocess.Popen(wrapper + self.argv, stdin=stdin or subprocess.DEVNULL,
