@@ -36,7 +36,7 @@ struct vfe_vring_cfg {
 struct vfe_vring_stats {
 	uint64_t chains;  /* taken from the available ring */
 	uint64_t used;    /* given back */
-	uint64_t signals; /* interrupts wanted by the driver and sent by the owner */
+	uint64_t signals; /* interrupts wanted by the driver; the owner sends them */
 	uint64_t kicks;   /* counted by the owner */
 	uint64_t bad;     /* violations */
 };
@@ -52,12 +52,16 @@ struct vfe_vring {
 	uint16_t last_avail; /* next entry of the available ring to take */
 	uint16_t avail_seen; /* available index as last read and checked */
 	uint16_t last_used;  /* next entry of the used ring to fill */
+	uint16_t published;  /* used index that the driver can see */
 	uint16_t signalled;  /* used index at the last decision about an interrupt */
+	uint16_t kick_at;    /* avail_event as last written */
 	bool event_idx;
 	bool indirect;
 	bool broken;
 	bool started;
-	uint32_t hint; /* of the iova map */
+	bool kick_on;      /* the driver has been asked for kicks */
+	bool signal_known; /* signalled is valid: not before the first decision after a start */
+	uint32_t hint;     /* of the iova map */
 
 	struct vfe_vring_stats stats;
 	struct vfe_vring_cfg cfg;
@@ -85,10 +89,17 @@ struct vfe_chain {
 int vfe_vring_start(struct vfe_vring *vr, const struct vfe_vring_cfg *cfg,
 	const struct vfe_iova_map *map, struct vfe_error *err);
 
-/* Forget the ring. The indices stay readable in last_avail and last_used. */
+/*
+ * Forget the ring and why it was broken. The indices stay readable in last_avail and last_used,
+ * the counters until the next start.
+ */
 void vfe_vring_stop(struct vfe_vring *vr);
 
-/* Use @map from now on; the ring's parts are translated again. As vfe_vring_start(). */
+/*
+ * Use @map from now on; the ring's parts are translated again. As vfe_vring_start(), and a ring
+ * that is not in @map any more is broken. Chains that are not given back yet keep pointers into
+ * the old map: vfe_vring_unpop() them before.
+ */
 int vfe_vring_set_map(struct vfe_vring *vr, const struct vfe_iova_map *map, struct vfe_error *err);
 
 /* Number of chains to take (0..size), or -EPROTO when the driver's index jumped too far. */
@@ -98,8 +109,8 @@ int vfe_vring_avail(struct vfe_vring *vr);
  * Take the next chain and translate it into @chain->iov (@chain->iov and ->max_iov are set by the
  * caller; a part that crosses regions of the map takes several entries).
  * Returns 1, 0 (none there), or -EPROTO: loop, next or head out of range, address outside the
- * map, readable after writable, nested or malformed indirect table, more than max_iov entries,
- * more than 4 GiB.
+ * map, empty buffer, readable after writable, nested or malformed indirect table, more than max_iov
+ * entries, 4 GiB or more.
  */
 int vfe_vring_pop(struct vfe_vring *vr, struct vfe_chain *chain);
 
@@ -113,7 +124,10 @@ void vfe_vring_unpop(struct vfe_vring *vr, uint16_t n);
 void vfe_vring_push(struct vfe_vring *vr, uint16_t head, uint32_t len);
 void vfe_vring_publish(struct vfe_vring *vr);
 
-/* After publishing: does the driver want an interrupt (section 2.7.7)? Includes the barrier. */
+/*
+ * After publishing: does the driver want an interrupt (section 2.7.7)? Includes the barrier.
+ * With EVENT_IDX the first answer after a start is yes, as what happened before is not known.
+ */
 bool vfe_vring_wants_signal(struct vfe_vring *vr);
 
 /*
@@ -122,10 +136,6 @@ bool vfe_vring_wants_signal(struct vfe_vring *vr);
  */
 bool vfe_vring_set_kick(struct vfe_vring *vr, bool on);
 
-/*
- * Fast path for bursts, used by the data path: see vring.c for how they keep the checks. Each
- * takes up to @n single-buffer or chained packets at once; details in vfe_vring_burst.h when the
- * data path needs more than the calls above.
- */
+/* For bursts of packets that are one plain buffer each, see vfe_vring_burst.h. */
 
 #endif /* VFE_VRING_H */
