@@ -51,7 +51,8 @@ struct vfe_vfu_io_fd {
 /*
  * Connect to @path and negotiate the version. @timeout_ms bounds every single command, 0 means
  * VFE_VFU_CLIENT_TIMEOUT_MS. On success *@ret is owned by the caller.
- * Returns 0; -ENOENT or -ECONNREFUSED (nobody there); -ETIMEDOUT; -EPROTO (bad server).
+ * Returns 0; -ENOENT or -ECONNREFUSED (nobody there); -ETIMEDOUT; -EPROTO (bad server);
+ * -ECONNRESET (the server hung up: it has another client).
  */
 int vfe_vfu_client_connect(
 	const char *path, uint32_t timeout_ms, struct vfe_vfu_client **ret, struct vfe_error *err);
@@ -79,7 +80,10 @@ void vfe_vfu_region_fini(struct vfe_vfu_region *region);
 
 /*
  * DEVICE_GET_REGION_IO_FDS, ioeventfds only. *@ret is an array of *@ret_n that the caller frees
- * with vfe_vfu_io_fds_free(). Servers without io fds: 0 and *@ret_n = 0.
+ * with vfe_vfu_io_fds_free(). Servers without io fds: 0 and *@ret_n = 0. What lies where in the
+ * region is for the caller to check. A server that has more than fit one message tells the first
+ * ones only, and ranges whose eventfd is for one value only are left out: the caller posts writes
+ * to all others.
  */
 int vfe_vfu_client_region_io_fds(struct vfe_vfu_client *client, uint32_t index,
 	struct vfe_vfu_io_fd **ret, uint32_t *ret_n, struct vfe_error *err);
@@ -92,7 +96,8 @@ int vfe_vfu_client_region_write(struct vfe_vfu_client *client, uint32_t region, 
 	const void *buf, size_t len, struct vfe_error *err);
 
 /*
- * REGION_WRITE that asks for no reply and never waits: -EAGAIN when the socket is full.
+ * REGION_WRITE of at most 64 bytes that asks for no reply and never waits: -EAGAIN when the
+ * socket is full or another thread is sending.
  * For doorbells of servers that offer neither mapping nor io fd.
  */
 int vfe_vfu_client_region_post(struct vfe_vfu_client *client, uint32_t region, uint64_t offset,
@@ -104,7 +109,8 @@ int vfe_vfu_client_irq_info(
 
 /*
  * DEVICE_SET_IRQS with eventfds as trigger for vectors [@start, @start + @count); -1 disables a
- * vector. The fds stay the caller's. Sent in slices that respect the negotiated max_msg_fds.
+ * vector. The fds stay the caller's, and the server sets them nonblocking. Sent as one message
+ * per run of open or of missing fds, in slices that respect the negotiated max_msg_fds.
  * @count 0 disables all vectors of @index.
  */
 int vfe_vfu_client_irq_set(struct vfe_vfu_client *client, uint32_t index, uint32_t start,

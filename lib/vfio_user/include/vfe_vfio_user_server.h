@@ -10,6 +10,11 @@
  * ops->disconnected is called; the device keeps its state, as the specification asks for.
  * Everything, ops included, runs on the loop's thread and must not block.
  *
+ * Bounds of what one client can take: VERSION must be done, and replies must be read, within
+ * cfg->timeout_ms, else it is disconnected; while a reply waits to be read no command is taken;
+ * one message (about 1 MiB and 253 fds) in each direction is in memory; mappings are limited in
+ * number and to 4 TiB together.
+ *
  * Source: QEMU docs/interop/vfio-user.rst.
  */
 
@@ -24,7 +29,8 @@
 #include "vfe_wire_vfio_user.h"
 
 enum {
-	VFE_VFU_SERVER_MAX_MSG_FDS = 64,
+	VFE_VFU_SERVER_TIMEOUT_MS = 5000, /* default of cfg->timeout_ms */
+	VFE_VFU_SERVER_MAX_MSG_FDS = 253, /* SCM_MAX_FD of Linux */
 	VFE_VFU_SERVER_MAX_DMA_MAPS = 4096,
 	VFE_VFU_SERVER_MAX_DATA_XFER = 1048576,
 	VFE_VFU_SERVER_MAX_IRQS = 2048,
@@ -53,7 +59,7 @@ struct vfe_vfu_server_region {
 	const struct vfe_vfu_server_area *areas; /* mappable areas; none = the whole region */
 	uint32_t nr_areas;
 	const struct vfe_vfu_server_io_fd *io_fds;
-	uint32_t nr_io_fds;
+	uint32_t nr_io_fds; /* the client is told those that fit one message, from the first on */
 };
 
 /* One DMA mapping of the client. Owned by the server, valid until ops->dma_unmap returns. */
@@ -78,7 +84,11 @@ struct vfe_vfu_server_ops {
 	/*
 	 * Eventfds for vectors [@start, @start + @count) of @index, inside the count of that
 	 * index; -1 = none. An fd that the device keeps it takes (vfe_fd_take()), the rest is
-	 * closed by the library.
+	 * closed by the library. The fds are eventfds and have been set nonblocking, but the
+	 * client shares these flags and the counter: never rely on a write to succeed.
+	 * On the wire (vfio-user DEVICE_SET_IRQS): DATA_EVENTFD with one fd per vector sets,
+	 * DATA_EVENTFD without any fd withdraws [@start, @start + @count), DATA_NONE with count 0
+	 * withdraws all. Masking and triggering by the client are not offered (ENOTSUP).
 	 */
 	int (*irq_set)(void *ctx, uint32_t index, uint32_t start, uint32_t count, int *fds);
 
@@ -90,9 +100,10 @@ struct vfe_vfu_server_ops {
 };
 
 struct vfe_vfu_server_cfg {
-	const char *path; /* an existing socket that nobody listens on is replaced */
-	uint32_t mode;    /* permission bits of the socket, e.g. 0600 */
-	const char *name; /* for error texts, e.g. the BDF */
+	const char *path;    /* an existing socket that nobody listens on is replaced */
+	uint32_t mode;       /* permission bits of the socket, e.g. 0600 */
+	const char *name;    /* for error texts, e.g. the BDF */
+	uint32_t timeout_ms; /* for VERSION, and to read replies; 0 = the default */
 	struct vfe_vfu_server_region regions[VFE_VFU_NR_REGIONS]; /* copied, arrays borrowed */
 	uint32_t irq_counts[VFE_VFU_NR_IRQS];
 	const struct vfe_vfu_server_ops *ops;
@@ -109,7 +120,10 @@ int vfe_vfu_server_create(struct ev_loop *loop, const struct vfe_vfu_server_cfg 
 /* Hang up, withdraw mappings (ops are called), remove the socket, free. NULL is fine. */
 void vfe_vfu_server_destroy(struct vfe_vfu_server *server);
 
-/* Hang up on the client, e.g. because its memory tripped; why is kept for last_error. */
+/*
+ * Hang up on the client, e.g. because its memory tripped; why is kept for last_error. May be
+ * called from within ops: it then happens after the op. vfe_vfu_server_destroy() may not.
+ */
 void vfe_vfu_server_kick_out(struct vfe_vfu_server *server, const char *why);
 
 bool vfe_vfu_server_connected(const struct vfe_vfu_server *server);
