@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * Management interface of the service: JSON-RPC methods version, mgmtpf and vf.
+ *
+ * What takes time (add, remove, debug) runs on the provisioning thread and is answered when it is
+ * done; list, info and version are answered at once. Results carry errno (0, or the negative of
+ * enum vfe_vdpa_code) and errstr; malformed calls get JSON-RPC error objects.
+ */
+
+#ifndef RPC_H
+#define RPC_H
+
+#include <jansson.h>
+
+#include "jobs.h"
+#include "vfe_base.h"
+#include "vfe_jsonrpc.h"
+#include "vfe_vdpa.h"
+
+struct rpc;
+
+struct rpc_cfg {
+	struct ev_loop *loop;
+	struct jobs *jobs;
+	const char *path;
+	const char *group;
+};
+
+int rpc_create(const struct rpc_cfg *cfg, struct rpc **ret, struct vfe_error *err);
+
+/* Stop listening. Calls that run are finished, their answers dropped. */
+void rpc_destroy(struct rpc *rpc);
+
+/* --- private to rpc*.c --- */
+
+/* One call that runs on the provisioning thread. */
+struct rpc_call {
+	struct job job;
+	struct vfe_jsonrpc_request *req;
+	int (*execute)(struct rpc_call *call); /* fills err when it returns < 0 */
+	json_t *(*answer)(const struct rpc_call *call);
+	struct vfe_bdf bdf;
+	char socket_file[512]; /* "" = default */
+	char uuid[40];         /* "" = none */
+	unsigned int operation;
+	unsigned int size_mode;
+	unsigned int status;
+	int ret;
+	struct vfe_vdpa_error err;
+};
+
+struct rpc {
+	struct vfe_jsonrpc_server *server;
+	struct jobs *jobs;
+};
+
+void rpc_mgmtpf(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx);
+void rpc_vf(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx);
+
+/* Copy @proto and post it; takes the request over. */
+void rpc_call_post(struct rpc *rpc, const struct rpc_call *proto);
+
+/* {"errno": .., "errstr": ..}; a new reference. */
+json_t *rpc_result(enum vfe_vdpa_code code, const char *text);
+
+/* Parse a BDF parameter; on failure the request is answered and -EINVAL returned. */
+int rpc_bdf(struct vfe_jsonrpc_request *req, const char *text, enum vfe_vdpa_code missing,
+	struct vfe_bdf *ret);
+
+/* The record of one VF; a new reference. @brief leaves the per-queue list out. */
+json_t *rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file);
+
+/* {"value": "0x..", "    5": "VIRTIO_NET_F_MAC", ..} for a device type; a new reference. */
+json_t *rpc_features(uint16_t device_id, uint64_t features);
+
+#endif /* RPC_H */

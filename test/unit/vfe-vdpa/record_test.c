@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * Tests of the JSON records: the members that existing scripts read, and feature names per type.
+ */
+
+#undef NDEBUG
+
+#include "rpc.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "vfe_wire_pci.h"
+
+static void
+vf_record_keeps_the_known_members(void **state)
+{
+	static struct vfe_vdpa_vf_info info = {
+		.bdf = {0, 0xaf, 4, 5},
+		.pf = {0, 0xaf, 0, 2},
+		.device_id = VFE_PCI_DEVICE_VIRTIO_NET,
+		.transport = "vfio-user",
+		.uuid = "01234567-89ab-cdef-0123-456789abcdef",
+		.msix_num = 10,
+		.queue_num = 2,
+		.queue_size = 256,
+		.device_features = 1ULL << 5 | 1ULL << 32,
+		.mac = {0, 0, 0, 0, 0x33, 0},
+		.mtu = 1500,
+		.configured = true,
+		.queues = {[1] = {.enabled = true, .relayed_kicks = 7}},
+	};
+	json_t *r = rpc_vf_record(&info, "/tmp/vfe-net0");
+	json_t *features = json_object_get(r, "device_feature");
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(r, "vf")), "0000:af:04.5");
+	assert_true(json_is_true(json_object_get(r, "probed")));
+	assert_string_equal(json_string_value(json_object_get(r, "msix_num")), "10");
+	assert_string_equal(json_string_value(json_object_get(r, "queue_num")), "2");
+	assert_string_equal(json_string_value(json_object_get(r, "queue_size")), "256");
+	assert_string_equal(json_string_value(json_object_get(r, "mtu")), "1500");
+	assert_string_equal(json_string_value(json_object_get(r, "mac")), "00:00:00:00:33:00");
+	assert_string_equal(json_string_value(json_object_get(r, "vm_uuid")), info.uuid);
+	assert_string_equal(json_string_value(json_object_get(r, "socket_file")), "/tmp/vfe-net0");
+	assert_true(json_is_true(json_object_get(r, "configured")));
+	assert_string_equal(json_string_value(json_object_get(features, "value")), "0x100000020");
+	assert_string_equal(
+		json_string_value(json_object_get(features, "    5")), "VIRTIO_NET_F_MAC");
+	assert_string_equal(
+		json_string_value(json_object_get(features, "   32")), "VIRTIO_F_VERSION_1");
+	assert_int_equal(json_object_size(features), 3);
+
+	assert_string_equal(json_string_value(json_object_get(r, "pf")), "0000:af:00.2");
+	assert_int_equal(json_array_size(json_object_get(r, "queues")), 2);
+	assert_int_equal(json_integer_value(json_object_get(
+				 json_array_get(json_object_get(r, "queues"), 1), "relayed_kicks")),
+		7);
+	json_decref(r);
+}
+
+static void
+feature_names_follow_the_device_type(void **state)
+{
+	json_t *net = rpc_features(VFE_PCI_DEVICE_VIRTIO_NET, 1ULL << 5 | 1ULL << 50);
+	json_t *blk = rpc_features(VFE_PCI_DEVICE_VIRTIO_BLK, 1ULL << 5);
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(net, "    5")), "VIRTIO_NET_F_MAC");
+	assert_string_equal(json_string_value(json_object_get(net, "   50")), "unknown");
+	assert_string_equal(json_string_value(json_object_get(blk, "    5")), "VIRTIO_BLK_F_RO");
+	json_decref(net);
+	json_decref(blk);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(vf_record_keeps_the_known_members),
+		cmocka_unit_test(feature_names_follow_the_device_type),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
