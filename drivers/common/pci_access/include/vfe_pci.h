@@ -31,6 +31,12 @@ struct vfe_pci_open_cfg {
 	struct vfe_bdf bdf;
 	const char *vfio_user_path; /* socket of the function; NULL = kernel function */
 	uint32_t timeout_ms;        /* of one transport command; 0 = default */
+
+	/*
+	 * Attach the device to this domain as part of opening it, NULL = later or never. Kernel
+	 * VFIO cannot move a function that is open to another domain: name it here if it is known.
+	 */
+	struct vfe_pci_domain *domain;
 };
 
 /*
@@ -49,8 +55,12 @@ const char *vfe_pci_name(const struct vfe_pci_dev *dev);
 /* "vfio-user" or "vfio". */
 const char *vfe_pci_transport(const struct vfe_pci_dev *dev);
 
-/* An fd that becomes readable or hung up when the device is lost, or -1. Stays the device's. */
+/*
+ * An fd to be watched for the events of vfe_pci_lost_events() (as of poll(2); nothing else, it may
+ * be readable all the time): they come when the device is lost. -1 = none. Stays the device's.
+ */
 int vfe_pci_lost_fd(const struct vfe_pci_dev *dev);
+uint32_t vfe_pci_lost_events(const struct vfe_pci_dev *dev);
 
 /* 0 while the device is usable, else the reason (-errno). Any thread, never blocks. */
 int vfe_pci_error(const struct vfe_pci_dev *dev);
@@ -64,6 +74,9 @@ int vfe_pci_config_read(
 	struct vfe_pci_dev *dev, uint32_t off, void *buf, uint32_t len, struct vfe_error *err);
 int vfe_pci_config_write(struct vfe_pci_dev *dev, uint32_t off, const void *buf, uint32_t len,
 	struct vfe_error *err);
+
+/* Bytes of configuration space: 256 or 4096. */
+uint32_t vfe_pci_config_size(const struct vfe_pci_dev *dev);
 
 /* Size in bytes of @bar (0..5), 0 when it is not there. */
 uint64_t vfe_pci_bar_size(const struct vfe_pci_dev *dev, unsigned int bar);
@@ -97,7 +110,10 @@ struct vfe_pci_doorbell {
 	uint64_t map_size;
 };
 
-/* The doorbell at [@off, @off + 4) of @bar. Its page can be mapped if @map_fd >= 0. */
+/*
+ * The doorbell at @off (even) of @bar. Its page can be mapped if map_fd >= 0. One of 4 bytes must
+ * be aligned to 4. May ask the device (once per BAR).
+ */
 int vfe_pci_doorbell_get(struct vfe_pci_dev *dev, unsigned int bar, uint64_t off,
 	struct vfe_pci_doorbell *ret, struct vfe_error *err);
 
@@ -112,14 +128,17 @@ int vfe_pci_doorbell_ring(const struct vfe_pci_doorbell *db, uint32_t value, uin
 /* Number of MSI-X vectors. */
 uint32_t vfe_pci_irq_count(const struct vfe_pci_dev *dev);
 
-/* Eventfds for vectors [@start, @start + @count); -1 withdraws. The fds stay the caller's. */
+/*
+ * Eventfds for vectors [@start, @start + @count); -1 withdraws. @count 0 withdraws all. The fds
+ * stay the caller's.
+ */
 int vfe_pci_irq_set(struct vfe_pci_dev *dev, uint32_t start, uint32_t count, const int *fds,
 	struct vfe_error *err);
 
 /* Function level reset. */
 int vfe_pci_reset(struct vfe_pci_dev *dev, struct vfe_error *err);
 
-/* Bus mastering on or off (command register). */
+/* Bus mastering on (with memory decoding) or off, in the command register. */
 int vfe_pci_set_master(struct vfe_pci_dev *dev, bool on, struct vfe_error *err);
 
 /* --- memory: what devices may reach by DMA --- */
@@ -133,7 +152,7 @@ struct vfe_pci_dma {
 	uint64_t iova; /* page aligned, as everything here */
 	uint64_t size; /* bytes */
 	void *va;      /* in this process; kernel VFIO maps by address */
-	int fd;        /* vfio-user maps by fd and offset; stays the caller's */
+	int fd;        /* vfio-user maps by fd and offset; duplicated, stays the caller's */
 	uint64_t fd_offset;
 	uint32_t prot; /* VFE_PCI_DMA_* */
 };
@@ -177,7 +196,7 @@ int vfe_pci_find(const struct vfe_bdf *bdf, const char *vfio_user_dir, char *pat
 /* SR-IOV view of a PF, from its extended capability; all zero when it has none. */
 struct vfe_pci_sriov {
 	uint16_t total_vfs;
-	uint16_t num_vfs;
+	uint16_t num_vfs; /* 0 unless VF Enable is set */
 	uint16_t first_vf_offset;
 	uint16_t vf_stride;
 	uint16_t vf_device_id;
