@@ -6,7 +6,7 @@
  *
  * The device is not trusted: each capability field and each value it returns is checked, and a
  * violation is an error that names the field and the value. One thread at a time per device, but
- * for vfe_virtio_notify().
+ * for the arena and doorbells.
  */
 
 #ifndef VFE_VIRTIO_H
