@@ -29,9 +29,9 @@ parse(int argc, const char *const *words)
 	return options_parse(&opts, argc, argv, &err);
 }
 
-#define PARSE(...)                                                                     \
-	parse((int)(sizeof((const char *[]){"prog", ##__VA_ARGS__}) / sizeof(char *)), \
-		(const char *[]){"prog", ##__VA_ARGS__})
+#define PARSE(...)                                                                   \
+	parse((int)(sizeof((const char *[]){"prog", __VA_ARGS__}) / sizeof(char *)), \
+		(const char *[]){"prog", __VA_ARGS__})
 
 static bool
 eal_has(const char *word)
@@ -49,7 +49,7 @@ static void
 defaults_need_no_hugepages(void **state)
 {
 	(void)state;
-	assert_int_equal(PARSE(), 0);
+	assert_int_equal(parse(1, (const char *[]){"prog"}), 0);
 	assert_true(eal_has("--no-huge"));
 	assert_true(eal_has("--lcores"));
 	assert_true(eal_has("--file-prefix=vfe-vhostd"));
