@@ -207,13 +207,17 @@ class NetQueuePair:
             head = self.rx.add([(self.rx_buf[index], self.BUF, True)])
             self.posted[head] = self.rx_buf[index]
 
-    def reset(self, at=0):
-        """Begin anew after the device was reset or reconfigured, at ring index `at`."""
+    def clear(self, at=0):
+        """Begin anew after the device was reset, at ring index `at`, with nothing posted."""
         for ring in (self.rx, self.tx):
             ring.free = list(range(ring.size))
             ring.chains.clear()
             ring.start_at(at)
         self.posted.clear()
+
+    def reset(self, at=0):
+        """clear(), then post all receive buffers."""
+        self.clear(at)
         self.fill()
 
     def send(self, frame, header=bytes(NET_HDR)):

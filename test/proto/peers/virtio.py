@@ -259,6 +259,7 @@ class NetDriver(VirtioPci):
         self.client.map_memory(self.mem)
         self.pairs = []
         self.ctrl_ring = None
+        self.ctrl_buf = 0
 
     @property
     def max_pairs(self):
@@ -270,8 +271,12 @@ class NetDriver(VirtioPci):
         self.begin(wanted)
         total = self.max_pairs if self.features >> NET_F_MQ & 1 else 1
         assert pairs <= total, f'{pairs} pairs wanted, {total} offered'
-        self.pairs = [NetQueuePair(self.mem, size, indirect) for _ in range(pairs)]
-        if vectors:
+        if len(self.pairs) == pairs and self.pairs[0].rx.size == size:
+            for pair in self.pairs:
+                pair.clear()
+        else:
+            self.pairs = [NetQueuePair(self.mem, size, indirect) for _ in range(pairs)]
+        if vectors and not self.irqs:
             self.enable_msix(2 * pairs + 1)
         for i, pair in enumerate(self.pairs):
             self.setup_queue(2 * i, pair.rx, 2 * i + 1 if vectors else NO_VECTOR)
@@ -279,7 +284,7 @@ class NetDriver(VirtioPci):
         if self.features >> NET_F_CTRL_VQ & 1:
             self.ctrl_index = 2 * total
             self.ctrl_ring = Ring(self.mem, 16)
-            self.ctrl_buf = self.mem.alloc(4096, 64)
+            self.ctrl_buf = self.ctrl_buf or self.mem.alloc(4096, 64)
             self.setup_queue(self.ctrl_index, self.ctrl_ring)
         self.driver_ok()
         for i, pair in enumerate(self.pairs):
