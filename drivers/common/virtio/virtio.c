@@ -6,8 +6,8 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
-#include <time.h>
 
 #include "virtio_priv.h"
 
@@ -95,18 +95,16 @@ virtio_common_write(struct vfe_virtio_dev *vdev, uint32_t off, uint32_t len, uin
 }
 
 void
-virtio_poll_pause(unsigned int n, struct vfe_deadline deadline)
+virtio_poll_pause(const struct vfe_virtio_dev *vdev, unsigned int n, struct vfe_deadline deadline)
 {
-	uint64_t now = vfe_clock_ns();
-	uint64_t pause = 1000000u * (uint64_t)(n < PAUSE_MAX_MS ? n + 1 : PAUSE_MAX_MS);
-	struct timespec ts;
+	int pause = n < PAUSE_MAX_MS ? (int)n + 1 : PAUSE_MAX_MS;
+	int left = vfe_deadline_left_ms(deadline);
+	struct pollfd lost = {
+		.fd = vfe_pci_lost_fd(vdev->pci),
+		.events = (short)vfe_pci_lost_events(vdev->pci),
+	};
 
-	if (now >= deadline.at_ns)
-		return;
-	if (pause > deadline.at_ns - now)
-		pause = deadline.at_ns - now;
-	ts = (struct timespec){.tv_nsec = (long)pause};
-	nanosleep(&ts, NULL);
+	poll(&lost, 1, pause < left ? pause : left);
 }
 
 /* --- bring-up --- */
@@ -208,7 +206,7 @@ vfe_virtio_reset(struct vfe_virtio_dev *vdev, struct vfe_deadline deadline,
 			return vfe_error_set(err, -ETIMEDOUT,
 				"the device does not finish its reset: status is still 0x%02x",
 				status);
-		virtio_poll_pause(n, deadline);
+		virtio_poll_pause(vdev, n, deadline);
 	}
 }
 

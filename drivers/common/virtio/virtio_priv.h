@@ -41,7 +41,11 @@ int virtio_common_write(struct vfe_virtio_dev *vdev, uint32_t off, uint32_t len,
 /* Find and check the capabilities; fills the regions and the notify multiplier. */
 int virtio_caps_read(struct vfe_virtio_dev *vdev, struct vfe_error *err);
 
-/* Sleep before poll number @n of a register: growing, at most 10 ms, never past @deadline. */
-void virtio_poll_pause(unsigned int n, struct vfe_deadline deadline);
+/*
+ * Pause before register poll number @n + 1: growing, at most 10 ms, not past @deadline; ends at
+ * once when the device is lost.
+ */
+void
+virtio_poll_pause(const struct vfe_virtio_dev *vdev, unsigned int n, struct vfe_deadline deadline);
 
 #endif /* VIRTIO_PRIV_H */

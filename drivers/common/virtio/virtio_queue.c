@@ -155,7 +155,7 @@ vfe_virtio_queue_reset(struct vfe_virtio_dev *vdev, uint16_t qid, struct vfe_dea
 		if (vfe_deadline_passed(deadline))
 			return vfe_error_set(
 				err, -ETIMEDOUT, "queue %u does not finish its reset", qid);
-		virtio_poll_pause(n, deadline);
+		virtio_poll_pause(vdev, n, deadline);
 	}
 	if (rc == 0)
 		rc = common_read16(vdev, queue_enable, &enabled, err);
