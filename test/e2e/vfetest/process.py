@@ -144,3 +144,12 @@ class Process:
 
     def thread_count(self):
         return len(os.listdir('/proc/%d/task' % self.pid))
+
+    def thread_switches(self):
+        """How often each thread has waited, by thread id and name: a quiet thread stands still."""
+        found = {}
+        for task in os.listdir('/proc/%d/task' % self.pid):
+            with open('/proc/%d/task/%s/status' % (self.pid, task)) as f:
+                status = dict(line.rstrip('\n').split(':\t', 1) for line in f if ':\t' in line)
+            found['%s %s' % (task, status['Name'])] = int(status['voluntary_ctxt_switches'])
+        return found
