@@ -32,6 +32,7 @@
 enum {
 	MAX_OWED = 16, /* commands of the server that still wait for our refusal */
 	MAX_IN_FLIGHT = 4096,
+	MIN_XFER = 64, /* below it, accesses to registers would have to be split */
 	MAX_POST = 64, /* bytes of a posted body: so few that the kernel takes all or nothing */
 };
 
@@ -552,6 +553,9 @@ client_negotiate(struct vfe_vfu_client *client, struct vfe_error *err)
 	else if (peer.major != own.major || peer.minor > own.minor)
 		ret = vfe_error_set(err, -EPROTO, "the server speaks version %u.%u, we %u.%u",
 			peer.major, peer.minor, own.major, own.minor);
+	else if (peer.max_xfer < MIN_XFER)
+		ret = vfe_error_set(err, -EPROTO, "the server takes %u bytes at once, %d is least",
+			peer.max_xfer, MIN_XFER);
 	client->caps = peer;
 	vfu_reply_fini(&reply);
 	return ret;

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -250,6 +251,24 @@ on_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
  * The listening socket
  */
 
+/*
+ * A client that comes back may be seen before the end of its old connection is. What the old one
+ * still sent is handled, then it makes way.
+ */
+static void
+client_drop_if_gone(struct vfe_vfu_server *server)
+{
+	struct vfe_error why = {"the peer hung up"};
+	struct pollfd pfd = {server->fd, POLLRDHUP, 0};
+
+	if (poll(&pfd, 1, 0) != 1)
+		return;
+	while (server->fd >= 0 && server->pending.data == NULL)
+		on_readable(server->loop, &server->read_io, EV_READ);
+	if (server->fd >= 0)
+		client_drop_why(server, &why);
+}
+
 static void
 on_acceptable(struct ev_loop *loop, ev_io *io, int revents)
 {
@@ -265,6 +284,8 @@ on_acceptable(struct ev_loop *loop, ev_io *io, int revents)
 		}
 		return;
 	}
+	if (server->fd >= 0)
+		client_drop_if_gone(server);
 	if (server->fd >= 0) {
 		close(fd);
 		return;
