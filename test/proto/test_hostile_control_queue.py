@@ -208,8 +208,9 @@ def test_admin_vdev_that_is_not_there(pf, class_, cmd, length, out, vdev):
 
 @pytest.mark.parametrize('status', [4, 5, 100, 0x8000, 0xffff])
 def test_admin_status_that_is_none(pf, status):
+    before = pf.get_status(VICTIM)
     assert pf.set_status(VICTIM, status) & admin.DNR
-    assert pf.get_status(VICTIM) == admin.INIT
+    assert pf.get_status(VICTIM) == before
 
 
 def test_admin_transitions(ctl, pf):
@@ -217,9 +218,11 @@ def test_admin_transitions(ctl, pf):
     with ctl.net(1, size=1 << 20) as driver:
         driver.start()
         for status in (admin.QUIESCED, admin.FREEZED, admin.QUIESCED, admin.RUNNING,
-                       admin.QUIESCED, admin.QUIESCED, admin.RUNNING):
+                       admin.QUIESCED, admin.QUIESCED, admin.RUNNING, admin.RUNNING):
             assert pf.set_status(VICTIM, status) == admin.OK
             assert pf.get_status(VICTIM) == status
+        driver.echo()
+        assert pf.set_status(VICTIM, admin.FREEZED) & admin.DNR, 'RUNNING to FREEZED in one step'
         driver.echo()
         got = pf.set_status(VICTIM, admin.INIT)
         assert got != admin.OK or pf.get_status(VICTIM) == admin.INIT

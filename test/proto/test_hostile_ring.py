@@ -15,7 +15,8 @@ import pytest
 
 from peers import daemons, virtio
 from peers import vfio_user as vu
-from peers.memory import (DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Memory, NET_HDR, PAGE, Ring)
+from peers.memory import (DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Memory, NET_HDR, PAGE, Ring,
+                          make_frame)
 
 TX = 1
 RX = 0
@@ -182,7 +183,7 @@ def test_indirect_that_was_not_negotiated(ctl):
 
 def split_frame(driver, cuts, indirect):
     """Send header and frame cut into parts of the given lengths; returns the frame."""
-    frame = os.urandom(60)
+    frame = make_frame()
     data = HDR + frame
     good = buffer(driver)
     driver.mem.write(good, data)
@@ -270,7 +271,7 @@ def test_buffer_over_two_adjacent_mappings(ctl):
         driver.client.map_memory(low)
         driver.client.map_memory(high)
         driver.start()
-        frame = os.urandom(200)
+        frame = make_frame(200)
         data = HDR + frame
         low.write(low.end - 50, data[:50])
         high.write(high.base, data[50:])

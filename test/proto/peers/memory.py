@@ -186,6 +186,11 @@ class Ring:
 NET_HDR = 12
 
 
+def make_frame(size=60):
+    """A broadcast frame of the local experimental EtherType, so that no filter drops it."""
+    return b'\xff' * 6 + b'\x02' + os.urandom(5) + b'\x88\xb5' + os.urandom(size - 14)
+
+
 class NetQueuePair:
     """An RX and a TX ring with their buffers: sends and receives Ethernet frames."""
 

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 
-from .memory import Memory, NetQueuePair, PAGE
+from .memory import Memory, NetQueuePair, PAGE, make_frame
 
 GET_FEATURES = 1
 SET_FEATURES = 2
@@ -410,7 +410,7 @@ class FrontEnd:
     def echo(self, count=1, pair=0, timeout=5.0, size=60):
         """Send frames into a loopback function and require each of them back, byte by byte."""
         for i in range(count):
-            frame = os.urandom(size)
+            frame = make_frame(size)
             self.send_frame(frame, pair)
             back = self.receive_frame(timeout, pair)
             assert back is not None, f'frame {i} did not come back in {timeout} s'

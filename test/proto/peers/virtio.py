@@ -8,7 +8,7 @@ import time
 
 from . import admin
 from . import vfio_user
-from .memory import Memory, NetQueuePair, Ring
+from .memory import Memory, NetQueuePair, Ring, make_frame
 
 CAP_VENDOR = 0x09
 CAP_MSIX = 0x11
@@ -320,7 +320,7 @@ class NetDriver(VirtioPci):
 
     def echo(self, count=1, pair=0, timeout=5.0, size=60):
         for i in range(count):
-            frame = os.urandom(size)
+            frame = make_frame(size)
             self.send_frame(frame, pair)
             back = self.receive_frame(timeout, pair)
             assert back is not None, f'frame {i} did not come back in {timeout} s'
