@@ -66,7 +66,10 @@ int vfe_admin_queue_index(struct vfe_virtio_dev *vdev, uint16_t *ret, struct vfe
 /* The features that a PF must offer, and those that we accept of @offered; 0 when it is not fit. */
 uint64_t vfe_admin_features_wanted(uint64_t offered);
 
-/* Set the queue up; the caller sets DRIVER_OK afterwards. *@ret is owned by the caller. */
+/*
+ * Set the queue up; the caller sets DRIVER_OK afterwards, and resets the device when this fails.
+ * *@ret is owned by the caller. Takes the eventfd of msix_vector, if any, for itself.
+ */
 int
 vfe_admin_create(const struct vfe_admin_cfg *cfg, struct vfe_admin **ret, struct vfe_error *err);
 
@@ -88,8 +91,11 @@ void vfe_admin_process(struct vfe_admin *admin);
 int vfe_admin_error(const struct vfe_admin *admin);
 
 /*
- * A completed command. @status: 0; -EIO (device refused; @err says status and command); -ETIMEDOUT;
- * -EPROTO; -ECANCELED. @out is the result, @out_len its bytes, valid during the call.
+ * A completed command. @status: 0; -EIO (the device refused, for good or until the deadline; @err
+ * says status and command); -ETIMEDOUT (it never answered); -ENOMEM (the arena is too small);
+ * -EPROTO (the device broke the queue, or this answer makes no sense); -ENODEV (lost);
+ * -ECANCELED. @out is the result, @out_len its bytes, valid during the call. @err is NULL on
+ * success.
  */
 typedef void (*vfe_admin_done)(
 	void *ctx, int status, const void *out, size_t out_len, const struct vfe_error *err);
@@ -107,15 +113,22 @@ struct vfe_admin_cmd {
 	void *ctx;
 };
 
-/* Submit any command. Returns 0, -ENOMEM/-ENOSPC (too much in flight), or vfe_admin_error(). */
+/*
+ * Submit any command. It waits in order when ring or arena have no room for it. Returns 0, -EINVAL,
+ * -EMSGSIZE (more descriptors than the ring has), -ENOMEM, -ENOSPC (thousands wait already), or
+ * vfe_admin_error(); @done is not called then.
+ */
 int vfe_admin_submit(struct vfe_admin *admin, const struct vfe_admin_cmd *cmd);
 
 /* --- the dialect; @vf is 0-based, results come through typed callbacks --- */
 
+/* @out: struct vfe_wire_admin_get_status_result, its status checked to be a known one. */
 int vfe_admin_get_status(struct vfe_admin *admin, uint16_t vf, vfe_admin_done done, void *ctx);
 int vfe_admin_modify_status(struct vfe_admin *admin, uint16_t vf, enum vfe_admin_vf_status status,
 	vfe_admin_done done, void *ctx);
+/* @out: struct vfe_wire_admin_pending_result. */
 int vfe_admin_pending_bytes(struct vfe_admin *admin, uint16_t vf, vfe_admin_done done, void *ctx);
+/* @out: @length bytes of the state from @offset. */
 int vfe_admin_save_state(struct vfe_admin *admin, uint16_t vf, uint64_t offset, uint64_t length,
 	vfe_admin_done done, void *ctx);
 
@@ -125,7 +138,8 @@ int vfe_admin_restore_state(struct vfe_admin *admin, uint16_t vf, const void *bl
 
 /*
  * Ask the device for its capabilities (both IDENTITY commands) and check them against the
- * negotiated feature bits. @done is called without output when vfe_admin_caps() is filled.
+ * negotiated feature bits. @done is called without output when vfe_admin_caps() is filled. A
+ * device that contradicts itself gives -EPROTO, and caps without the modes in question.
  */
 int vfe_admin_identify(struct vfe_admin *admin, vfe_admin_done done, void *ctx);
 const struct vfe_admin_caps *vfe_admin_caps(const struct vfe_admin *admin);
