@@ -697,6 +697,25 @@ client_gone_before_the_answer(void **state)
 }
 
 static void
+client_gone_with_unread_replies(void **state)
+{
+	unsigned int before;
+	int fd;
+
+	(void)state;
+	turns(3);
+	before = open_fds();
+	fd = client_open();
+	client_send(fd, "{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"id\":1}\n");
+	turns(3);
+	assert_int_equal(fx.nr_calls, 1);
+	close(fd); /* the server reads ECONNRESET */
+	turns(3);
+	assert_int_equal(open_fds(), before);
+	expect_alive();
+}
+
+static void
 too_many_waiting_requests_are_refused(void **state)
 {
 	static const char ask[] = "{\"jsonrpc\":\"2.0\",\"method\":\"hold\",\"id\":1}\n";
@@ -742,17 +761,13 @@ too_many_clients_are_told_so(void **state)
 	turns(20);
 }
 
-/* With no fd left, the connection waits; it is served when one comes back, without spinning. */
-static void
-out_of_fds_recovers(void **state)
+/* A client whose connection waits because the server has no fd left to accept it. */
+static int
+client_open_without_fds(void)
 {
+	int fds[64], n = 0, fd = client_open();
 	struct rlimit old, low;
-	int fds[64], n = 0, idle, fd;
 
-	(void)state;
-	idle = client_open();
-	turns(3);
-	fd = client_open();
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
 	low = old;
 	low.rlim_cur = (rlim_t)fd + 4;
@@ -765,7 +780,34 @@ out_of_fds_recovers(void **state)
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	while (n > 0)
 		close(fds[--n]);
-	close(idle); /* a client that goes is the signal to try again */
+	return fd;
+}
+
+static void
+out_of_fds_recovers_when_a_client_goes(void **state)
+{
+	int idle, fd;
+
+	(void)state;
+	idle = client_open();
+	turns(3);
+	fd = client_open_without_fds();
+	close(idle);
+	client_send(fd, "{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"id\":1}\n");
+	expect_result(fd, 1);
+	close(fd);
+}
+
+static void
+out_of_fds_recovers_after_a_second(void **state)
+{
+	uint64_t start = vfe_clock_ns();
+	int fd;
+
+	(void)state;
+	fd = client_open_without_fds();
+	ev_run(fx.loop, EVRUN_ONCE); /* waits for the timer: nothing else wakes the loop */
+	assert_true(vfe_clock_ns() - start > 500000000u);
 	client_send(fd, "{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"id\":1}\n");
 	expect_result(fd, 1);
 	close(fd);
@@ -835,6 +877,8 @@ path_length_is_checked(void **state)
 	assert_int_equal(server_start(path, NULL, &err), -ENAMETOOLONG);
 	assert_non_null(strstr(err.text, "108 bytes, the limit is 107"));
 	assert_int_equal(server_start("", NULL, &err), -EINVAL);
+	assert_true(server_start("/proc/vfe-jsonrpc-test.sock", NULL, &err) < 0);
+	assert_non_null(strstr(err.text, "cannot create /proc/vfe-jsonrpc-test.sock"));
 }
 
 static void
@@ -1074,9 +1118,11 @@ main(void)
 		SERVER_TEST(client_that_never_reads_is_closed),
 		SERVER_TEST(slow_reader_below_the_limit_gets_all),
 		SERVER_TEST(client_gone_before_the_answer),
+		SERVER_TEST(client_gone_with_unread_replies),
 		SERVER_TEST(too_many_waiting_requests_are_refused),
 		SERVER_TEST(too_many_clients_are_told_so),
-		SERVER_TEST(out_of_fds_recovers),
+		SERVER_TEST(out_of_fds_recovers_when_a_client_goes),
+		SERVER_TEST(out_of_fds_recovers_after_a_second),
 		SERVER_TEST(server_goes_while_requests_wait),
 		SERVER_TEST(mode_and_folder_of_the_socket),
 		SERVER_TEST(path_length_is_checked),
