@@ -441,7 +441,7 @@ vfe_vring_set_kick(struct vfe_vring *vr, bool on)
 	}
 
 	if (vr->event_idx) {
-		vr->kick_at = vr->last_avail;
+		vr->kick_at = vr->avail_seen;
 		vfe_vring_put_field(vr, vring_avail_event(vr), vr->kick_at);
 	} else {
 		vfe_vring_put_field(vr, &vr->used->flags, 0);
@@ -449,5 +449,5 @@ vfe_vring_set_kick(struct vfe_vring *vr, bool on)
 	vr->kick_on = true;
 	/* the driver moves its index, then looks whether we want kicks; we the other way round */
 	atomic_thread_fence(memory_order_seq_cst);
-	return vfe_vring_load16(&vr->avail->idx) != vr->last_avail;
+	return vfe_vring_load16(&vr->avail->idx) != vr->avail_seen;
 }

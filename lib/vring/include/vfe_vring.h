@@ -132,7 +132,8 @@ bool vfe_vring_wants_signal(struct vfe_vring *vr);
 
 /*
  * Ask the driver for kicks (@on) or ask it to stay quiet (section 2.7.10). After asking for them,
- * returns true when buffers became available in between: the caller must look again.
+ * returns true when buffers became available that vfe_vring_avail() or vfe_vring_pop() has not
+ * seen: the caller must look again. Chains that were seen and left there do not count.
  */
 bool vfe_vring_set_kick(struct vfe_vring *vr, bool on);
 

@@ -82,11 +82,12 @@ struct vfe_vring_buf {
 /*
  * Take up to @n chains of one descriptor which the device reads (@direction 0) or writes
  * (VFE_VRING_DESC_F_WRITE). Stops at the first that is something else. @n is at most what
- * vfe_vring_avail() said. The buffers are prefetched. Returns their number.
+ * vfe_vring_avail() said. With @prefetch the buffers are on their way when this returns; give
+ * constants for both. Returns the number of chains.
  */
 static inline uint16_t
-vfe_vring_pop_burst(
-	struct vfe_vring *vr, struct vfe_vring_buf *bufs, uint16_t n, const uint16_t direction)
+vfe_vring_pop_burst(struct vfe_vring *vr, struct vfe_vring_buf *bufs, uint16_t n,
+	const uint16_t direction, const bool prefetch)
 {
 	const uint32_t prot = direction != 0 ? VFE_IOVA_WRITE : VFE_IOVA_READ;
 	const struct vfe_iova_map *map = vr->map;
@@ -106,10 +107,9 @@ vfe_vring_pop_burst(
 		base = vfe_iova_translate(map, &hint, d.addr, d.len, prot);
 		if (vfe_unlikely(base == NULL))
 			break;
-		/* the locality hints must be constants */
-		if (direction != 0)
+		if (prefetch && direction != 0)
 			__builtin_prefetch(base, 1);
-		else
+		else if (prefetch)
 			__builtin_prefetch(base, 0);
 		bufs[i] = (struct vfe_vring_buf){.base = base, .len = d.len, .head = head};
 	}
@@ -117,6 +117,14 @@ vfe_vring_pop_burst(
 	vr->last_avail = (uint16_t)(at + i);
 	vr->stats.chains += i;
 	return i;
+}
+
+/* @n used elements were put at 0 .. @n - 1 ahead; vfe_vring_publish() follows. */
+static inline void
+vfe_vring_advance(struct vfe_vring *vr, uint16_t n)
+{
+	vr->last_used = (uint16_t)(vr->last_used + n);
+	vr->stats.used += n;
 }
 
 /* Give back @n chains, with @len bytes written into each; vfe_vring_publish() follows. */
@@ -128,8 +136,7 @@ vfe_vring_push_burst(
 
 	for (i = 0; i < n; i++)
 		vfe_vring_put_used(vr, i, bufs[i].head, len);
-	vr->last_used = (uint16_t)(vr->last_used + n);
-	vr->stats.used += n;
+	vfe_vring_advance(vr, n);
 }
 
 #endif /* VFE_VRING_BURST_H */
