@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * Configuration file of the controller (doc/controller.md): read once at start, checked as a whole.
+ */
+
+#ifndef CONTROLLER_CONFIG_H
+#define CONTROLLER_CONFIG_H
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "datapath.h"
+#include "vfe_base.h"
+#include "vfe_bdf.h"
+
+enum {
+	CONFIG_MAX_PFS = 32,
+	CONFIG_MAX_VFS = 2048, /* of all PFs together */
+	CONFIG_MAX_PATH = 80,  /* leaves room for "/<BDF>.sock" in an address of a UNIX socket */
+
+	CONFIG_MAX_RPC_PATH = 108,
+	CONFIG_MAX_GROUP = 64,
+
+	CONFIG_SF_PF = 1000, /* numbers of the representors, as the user guide has them */
+	CONFIG_SF_VF = 3000,
+};
+
+struct config_backend {
+	enum dp_backend type;
+	char tap_name[IFNAMSIZ];
+};
+
+/* One PCI function. */
+struct config_function {
+	struct vfe_bdf bdf;
+	uint16_t pf_id; /* own number, or the parent's */
+	bool is_vf;
+	uint16_t vf_id; /* below its PF, from 0 */
+	uint32_t sf_num;
+	uint8_t mac[6];
+	uint16_t mtu;
+	uint16_t qp_num;   /* queue pairs */
+	uint16_t num_msix; /* vectors */
+	uint64_t features; /* mask over what the device type implements */
+	struct config_backend backend;
+
+	/* PF only */
+	uint16_t nr_vfs;
+	uint16_t first_vf_offset; /* routing id of VF 0 minus that of the PF */
+	uint16_t vf_stride;
+	struct config_function *vfs; /* nr_vfs */
+};
+
+struct config_cpus {
+	unsigned int nr;
+	int cpu[DP_MAX_WORKERS];
+};
+
+struct config {
+	char dir[CONFIG_MAX_PATH];
+	char rpc_socket[CONFIG_MAX_RPC_PATH];
+	char rpc_group[CONFIG_MAX_GROUP]; /* "" = root only */
+	char sf_parent_device[32];
+	uint32_t workers;
+	struct config_cpus cpus; /* of the workers; none = not pinned */
+	bool polling;
+	uint32_t queue_size;
+	uint32_t admin_latency_us; /* test knobs */
+	uint32_t reset_latency_us;
+	unsigned int nr_pfs;
+	struct config_function pfs[CONFIG_MAX_PFS];
+	char ignored[256]; /* keys of the file that mean nothing without the hardware */
+};
+
+/*
+ * Read and check the file. Returns 0 (config_fini() frees what it holds), or -errno with a text
+ * that names file, key and what was expected.
+ */
+int config_load(const char *path, struct config *ret, struct vfe_error *err);
+
+/* The same from text, for tests. */
+int config_parse(const char *text, struct config *ret, struct vfe_error *err);
+
+void config_fini(struct config *config);
+
+#endif /* CONTROLLER_CONFIG_H */
