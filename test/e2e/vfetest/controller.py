@@ -40,10 +40,11 @@ class Controller:
     """virtio-net-controller in a namespace; its TAPs appear there."""
 
     def __init__(self, lab, netns, vfs=2, qp_num=4, backend=None, vf_backends=None,
-                 polling=False, workers=1, worker_cpus=None, mtu=1500):
+                 polling=False, workers=1, worker_cpus=None, mtu=1500, cpus=None):
         self._lab = lab
         self._netns = netns
         self._generation = 0
+        self._cpus = cpus
         self.dir = lab.path('pci')
         self.socket = lab.path('controller.sock')
         self.config = lab.path('controller.json')
@@ -65,7 +66,7 @@ class Controller:
         self._generation += 1
         self.process = Process('controller', [PROGRAM, '--config', self.config],
                                self._lab.log('controller-%d' % self._generation),
-                               netns=self._netns, env=self._lab.env)
+                               netns=self._netns, env=self._lab.env, cpus=self._cpus)
         self.process.wait_socket(self.socket)
 
     def virtnet(self, *argv, timeout=30):

@@ -19,9 +19,11 @@ class Process:
     """A started program: its output goes line by line to a log file and to waiters.
 
     The child dies with the harness (PR_SET_PDEATHSIG), and is otherwise ended by its pid only.
+    cpus is a list as taskset -c takes it.
     """
 
-    def __init__(self, name, argv, log, netns=None, env=None, pass_fds=(), stdin=None):
+    def __init__(self, name, argv, log, netns=None, env=None, pass_fds=(), stdin=None,
+                 cpus=None):
         self.name = name
         self.argv = [str(a) for a in argv]
         self.log = str(log)
@@ -29,6 +31,8 @@ class Process:
         self._eof = False
         self._cond = threading.Condition()
         wrapper = ['setpriv', '--pdeathsig', 'KILL', '--']
+        if cpus is not None:
+            wrapper = ['taskset', '-c', cpus] + wrapper
         if netns is not None:
             wrapper = netns.enter + wrapper
         with open(self.log, 'ab') as f:
@@ -115,6 +119,11 @@ class Process:
             self._pump.join(timeout)
         return self._popen.returncode
 
+    def write(self, text):
+        """Give the process input; it was started with stdin=subprocess.PIPE."""
+        self._popen.stdin.write(text.encode())
+        self._popen.stdin.flush()
+
     def signal(self, signum):
         if self.alive:
             self._popen.send_signal(signum)
@@ -136,6 +145,8 @@ class Process:
             self.kill()
         else:
             self.wait_exit()
+        if self._popen.stdin is not None:
+            self._popen.stdin.close()
         os.close(self._pidfd)
         self._pidfd = -1
 

@@ -10,11 +10,11 @@ class Stack:
     The host's end of a VF is .1 on its representor, the guest's is .2.
     """
 
-    def __init__(self, lab, **controller_options):
+    def __init__(self, lab, cpus=None, **controller_options):
         self._lab = lab
         self.netns = lab.netns()
-        self.controller = lab.controller(self.netns, start=False, **controller_options)
-        self.service = lab.service(start=False)
+        self.controller = lab.controller(self.netns, start=False, cpus=cpus, **controller_options)
+        self.service = lab.service(start=False, cpus=cpus)
 
     def start(self):
         self.controller.start()

@@ -1,0 +1,645 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * A vhost-user front-end that measures a net back end which returns what it gets: round trips of
+ * one packet, event driven or polled, and the price of a doorbell.
+ *
+ * It listens on a UNIX socket like QEMU with server=on, sets up one queue pair in a memfd and
+ * prints one JSON object. Each measured value is of one round trip: doorbell, back end, reply.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	RING_SIZE = 256,
+	NR_QUEUES = 2, /* 0 receives, 1 transmits */
+	RING_SPACE = 16384,
+	BUF_SIZE = 2048,
+	NET_HDR_SIZE = 12,
+	PAGE = 4096,
+	MEM_SIZE = NR_QUEUES * (RING_SPACE + RING_SIZE * BUF_SIZE),
+	CONNECT_TIMEOUT_MS = 30000,
+	REPLY_TIMEOUT_MS = 5000,
+};
+
+/* vhost-user requests, protocol features and message flags of this program. */
+enum {
+	GET_FEATURES = 1,
+	SET_FEATURES = 2,
+	SET_OWNER = 3,
+	SET_MEM_TABLE = 5,
+	SET_VRING_NUM = 8,
+	SET_VRING_ADDR = 9,
+	SET_VRING_BASE = 10,
+	GET_VRING_BASE = 11,
+	SET_VRING_KICK = 12,
+	SET_VRING_CALL = 13,
+	GET_PROTOCOL_FEATURES = 15,
+	SET_PROTOCOL_FEATURES = 16,
+	SET_VRING_ENABLE = 18,
+	SET_BACKEND_REQ_FD = 21,
+	SET_STATUS = 39,
+	BACKEND_VRING_HOST_NOTIFIER = 3,
+	PF_REPLY_ACK = 3,
+	PF_BACKEND_REQ = 5,
+	PF_BACKEND_SEND_FD = 10,
+	PF_HOST_NOTIFIER = 11,
+	PF_STATUS = 16,
+	FLAG_VERSION = 1,
+	FLAG_REPLY = 1 << 2,
+	FLAG_NEED_REPLY = 1 << 3,
+	NOTIFIER_NOFD = 0x100,
+};
+
+#define F_VERSION_1         (1ULL << 32)
+#define F_PROTOCOL_FEATURES (1ULL << 30)
+#define F_ACCESS_PLATFORM   (1ULL << 33)
+
+struct msg {
+	uint32_t request;
+	uint32_t flags;
+	uint32_t size;
+	union {
+		uint64_t u64;
+		struct {
+			uint32_t index;
+			uint32_t num;
+		} state;
+		struct {
+			uint32_t index;
+			uint32_t flags;
+			uint64_t desc;
+			uint64_t used;
+			uint64_t avail;
+			uint64_t log;
+		} addr;
+		struct {
+			uint32_t nregions;
+			uint32_t padding;
+			uint64_t gpa;
+			uint64_t size;
+			uint64_t uva;
+			uint64_t offset;
+		} mem;
+		struct {
+			uint64_t index;
+			uint64_t size;
+			uint64_t offset;
+		} area;
+	} u;
+} __attribute__((packed));
+
+#define MSG_HDR 12
+
+struct desc {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t flags;
+	uint16_t next;
+};
+
+struct queue {
+	struct desc *desc;
+	uint16_t *avail; /* flags, idx, ring */
+	uint16_t *used;  /* flags, idx, then 8-byte elements */
+	uint8_t *bufs;
+	uint16_t avail_idx;
+	uint16_t last_used;
+	int kick;
+	int call;
+	volatile uint16_t *doorbell; /* a device register: the access itself is what counts */
+};
+
+static uint8_t *mem;
+static int mem_fd;
+static struct queue queues[NR_QUEUES];
+static int conn = -1, backend = -1;
+static uint64_t protocol_features;
+
+static _Noreturn void
+die(const char *what)
+{
+	fprintf(stderr, "vhost-ping: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void
+msg_send(int sock, const struct msg *m, int fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)m, .iov_len = MSG_HDR + m->size};
+	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		struct cmsghdr *c = (struct cmsghdr *)control;
+
+		h.msg_control = control;
+		h.msg_controllen = sizeof(control);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	}
+	if (sendmsg(sock, &h, MSG_NOSIGNAL) != (ssize_t)iov.iov_len)
+		die("sendmsg");
+}
+
+/* Receive one message; returns its file descriptor or -1. */
+static int
+msg_recv(int sock, struct msg *m)
+{
+	char control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec iov = {.iov_base = m, .iov_len = MSG_HDR};
+	struct msghdr h = {.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control)};
+	struct cmsghdr *c;
+	int fd = -1;
+
+	errno = ECONNRESET;
+	if (recvmsg(sock, &h, MSG_CMSG_CLOEXEC) != MSG_HDR || m->size > sizeof(m->u))
+		die("no message from the back end");
+	if (m->size > 0 && recv(sock, &m->u, m->size, MSG_WAITALL) != (ssize_t)m->size)
+		die("short message from the back end");
+	c = CMSG_FIRSTHDR(&h);
+	if (c != NULL && c->cmsg_type == SCM_RIGHTS)
+		memcpy(&fd, CMSG_DATA(c), sizeof(int));
+	return fd;
+}
+
+/* The back end lends the doorbell page of a queue, or takes it back. */
+static void
+on_backend_request(void)
+{
+	struct msg m;
+	int fd = msg_recv(backend, &m);
+	uint64_t index = m.u.area.index & 0xff;
+	bool ok = m.request == BACKEND_VRING_HOST_NOTIFIER && index < NR_QUEUES;
+	void *page;
+
+	if (ok && (m.u.area.index & NOTIFIER_NOFD) != 0) {
+		queues[index].doorbell = NULL;
+	} else if (ok) {
+		page = mmap(NULL, m.u.area.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			(off_t)m.u.area.offset);
+		if (page == MAP_FAILED)
+			die("mmap of the doorbell page");
+		queues[index].doorbell = page;
+	}
+	if (fd >= 0)
+		close(fd);
+	if ((m.flags & FLAG_NEED_REPLY) != 0) {
+		m.flags = FLAG_VERSION | FLAG_REPLY;
+		m.size = sizeof(uint64_t);
+		m.u.u64 = ok ? 0 : 1;
+		msg_send(backend, &m, -1);
+	}
+}
+
+/* Wait for a message on the main channel, serving the back end's requests meanwhile. */
+static void
+await_reply(struct msg *m)
+{
+	struct pollfd fds[2] = {{.fd = conn, .events = POLLIN}, {.fd = backend, .events = POLLIN}};
+
+	for (;;) {
+		if (poll(fds, 2, REPLY_TIMEOUT_MS) <= 0)
+			die("the back end does not answer");
+		if ((fds[1].revents & POLLIN) != 0)
+			on_backend_request();
+		if (fds[0].revents != 0) {
+			msg_recv(conn, m);
+			return;
+		}
+	}
+}
+
+static uint64_t
+get_u64(uint32_t request)
+{
+	struct msg m = {.request = request, .flags = FLAG_VERSION};
+
+	msg_send(conn, &m, -1);
+	await_reply(&m);
+	return m.u.u64;
+}
+
+static void
+set(struct msg *m, uint32_t request, uint32_t size, int fd)
+{
+	bool ack = (protocol_features & 1ULL << PF_REPLY_ACK) != 0;
+
+	m->request = request;
+	m->flags = FLAG_VERSION | (ack ? FLAG_NEED_REPLY : 0);
+	m->size = size;
+	msg_send(conn, m, fd);
+	if (!ack)
+		return;
+	await_reply(m);
+	errno = EPROTO;
+	if (m->u.u64 != 0)
+		die("the back end refused a request");
+}
+
+static void
+set_u64(uint32_t request, uint64_t value, int fd)
+{
+	struct msg m = {.u.u64 = value};
+
+	set(&m, request, sizeof(uint64_t), fd);
+}
+
+static void
+set_state(uint32_t request, uint32_t index, uint32_t num)
+{
+	struct msg m = {.u.state = {.index = index, .num = num}};
+
+	set(&m, request, sizeof(m.u.state), -1);
+}
+
+static void
+accept_back_end(const char *path)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct pollfd fd = {.fd = s, .events = POLLIN};
+
+	if (strlen(path) >= sizeof(un.sun_path))
+		die(path);
+	memcpy(un.sun_path, path, strlen(path));
+	unlink(path);
+	if (s < 0 || bind(s, (struct sockaddr *)&un, sizeof(un)) != 0 || listen(s, 1) != 0)
+		die(path);
+	if (poll(&fd, 1, CONNECT_TIMEOUT_MS) != 1)
+		die("no back end connects");
+	conn = accept4(s, NULL, NULL, SOCK_CLOEXEC);
+	if (conn < 0)
+		die("accept");
+	close(s);
+	unlink(path);
+}
+
+static void
+negotiate(void)
+{
+	uint64_t offered, wanted = 1ULL << PF_REPLY_ACK | 1ULL << PF_BACKEND_REQ |
+				   1ULL << PF_BACKEND_SEND_FD | 1ULL << PF_HOST_NOTIFIER |
+				   1ULL << PF_STATUS;
+	int pair[2];
+
+	offered = get_u64(GET_FEATURES);
+	errno = EPROTO;
+	if ((offered & F_VERSION_1) == 0 || (offered & F_PROTOCOL_FEATURES) == 0)
+		die("the back end offers no VERSION_1 or no protocol features");
+	wanted &= get_u64(GET_PROTOCOL_FEATURES);
+	set_u64(SET_PROTOCOL_FEATURES, wanted, -1);
+	protocol_features = wanted;
+	set_u64(SET_OWNER, 0, -1);
+	if ((wanted & 1ULL << PF_BACKEND_REQ) != 0) {
+		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+			die("socketpair");
+		backend = pair[0];
+		set_u64(SET_BACKEND_REQ_FD, 0, pair[1]);
+		close(pair[1]);
+	}
+	set_u64(SET_FEATURES, offered & (F_VERSION_1 | F_PROTOCOL_FEATURES), -1);
+}
+
+static void
+memory_create(void)
+{
+	struct msg m = {.u.mem = {.nregions = 1, .gpa = 0, .size = MEM_SIZE}};
+
+	mem_fd = memfd_create("vhost-ping", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (mem_fd < 0 || ftruncate(mem_fd, MEM_SIZE) != 0)
+		die("memfd");
+	mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, mem_fd, 0);
+	if (mem == MAP_FAILED)
+		die("mmap");
+	m.u.mem.uva = (uintptr_t)mem;
+	set(&m, SET_MEM_TABLE, sizeof(m.u.mem), mem_fd);
+}
+
+static void
+queue_create(uint32_t index)
+{
+	struct queue *q = &queues[index];
+	uint8_t *base = mem + index * RING_SPACE;
+	struct msg m = {.u.addr = {.index = index}};
+	unsigned int i;
+
+	q->desc = (struct desc *)(void *)base;
+	q->avail = (uint16_t *)(void *)(base + RING_SIZE * sizeof(struct desc));
+	q->used = (uint16_t *)(void *)(base + 2 * PAGE);
+	q->bufs = mem + NR_QUEUES * RING_SPACE + (size_t)index * RING_SIZE * BUF_SIZE;
+	for (i = 0; i < RING_SIZE; i++) {
+		q->desc[i].addr = (uint64_t)(q->bufs + i * BUF_SIZE - mem);
+		q->desc[i].len = BUF_SIZE;
+		q->desc[i].flags = index == 0 ? 2 : 0; /* the device writes receive buffers */
+		q->avail[2 + i] = (uint16_t)i;
+	}
+	q->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	q->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	set_state(SET_VRING_NUM, index, RING_SIZE);
+	set_state(SET_VRING_BASE, index, 0);
+	m.u.addr.desc = (uintptr_t)q->desc;
+	m.u.addr.avail = (uintptr_t)q->avail;
+	m.u.addr.used = (uintptr_t)q->used;
+	set(&m, SET_VRING_ADDR, sizeof(m.u.addr), -1);
+	set_u64(SET_VRING_KICK, index, q->kick);
+	set_u64(SET_VRING_CALL, index, q->call);
+}
+
+/* Notifiers come after DRIVER_OK on a channel of their own; give them a moment, not a must. */
+static void
+await_notifiers(bool wanted)
+{
+	struct pollfd fd = {.fd = backend, .events = POLLIN};
+
+	while (wanted && (queues[0].doorbell == NULL || queues[1].doorbell == NULL)) {
+		errno = ETIMEDOUT;
+		if (backend < 0 || poll(&fd, 1, REPLY_TIMEOUT_MS) != 1)
+			die("no doorbell page from the back end");
+		on_backend_request();
+	}
+}
+
+static void
+start(const char *path, bool direct)
+{
+	uint32_t i;
+
+	accept_back_end(path);
+	negotiate();
+	memory_create();
+	for (i = 0; i < NR_QUEUES; i++)
+		queue_create(i);
+	for (i = 0; i < NR_QUEUES; i++)
+		set_state(SET_VRING_ENABLE, i, 1);
+	if ((protocol_features & 1ULL << PF_STATUS) != 0)
+		set_u64(SET_STATUS, 15, -1);
+	await_notifiers(direct);
+}
+
+static void
+doorbell(uint16_t index, bool direct)
+{
+	uint64_t one = 1;
+
+	if (direct)
+		*queues[index].doorbell = index;
+	else if (write(queues[index].kick, &one, sizeof(one)) != sizeof(one))
+		die("kick");
+}
+
+static void
+publish(struct queue *q, uint16_t count)
+{
+	q->avail_idx = (uint16_t)(q->avail_idx + count);
+	atomic_store_explicit((_Atomic uint16_t *)&q->avail[1], q->avail_idx, memory_order_release);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+static bool
+replied(const struct queue *q)
+{
+	return atomic_load_explicit((_Atomic uint16_t *)&q->used[1], memory_order_acquire) !=
+	       q->last_used;
+}
+
+static int64_t
+now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+static void
+await_packet(struct queue *q, bool polled)
+{
+	struct pollfd fd = {.fd = q->call, .events = POLLIN};
+	int64_t end = now_ns() + REPLY_TIMEOUT_MS * INT64_C(1000000);
+	uint64_t count;
+
+	while (!replied(q)) {
+		errno = ETIMEDOUT;
+		if (polled) {
+			if (now_ns() > end)
+				die("no packet came back");
+			continue;
+		}
+		if (poll(&fd, 1, REPLY_TIMEOUT_MS) != 1)
+			die("no packet came back");
+		if (read(q->call, &count, sizeof(count)) < 0 && errno != EAGAIN)
+			die("call");
+	}
+	q->last_used++;
+}
+
+/* One packet there and back. Buffers are used in ring order and given back at once. */
+static int64_t
+round_trip(bool polled, bool direct)
+{
+	struct queue *rx = &queues[0], *tx = &queues[1];
+	int64_t begin = now_ns();
+
+	tx->desc[tx->avail_idx % RING_SIZE].len = NET_HDR_SIZE + 64;
+	publish(tx, 1);
+	if (tx->used[0] == 0)
+		doorbell(1, direct);
+	await_packet(rx, polled);
+	begin = now_ns() - begin;
+	rx->avail[2 + rx->avail_idx % RING_SIZE] = (uint16_t)(rx->avail_idx % RING_SIZE);
+	tx->last_used = tx->used[1];
+	publish(rx, 1);
+	return begin;
+}
+
+static int
+compare(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void
+measure_round_trips(long count, bool polled, bool direct)
+{
+	int64_t *ns = calloc((size_t)count, sizeof(*ns));
+	long i;
+
+	if (ns == NULL)
+		die("calloc");
+	for (i = 0; i < count / 10 + 1; i++)
+		round_trip(polled, direct);
+	for (i = 0; i < count; i++)
+		ns[i] = round_trip(polled, direct);
+	qsort(ns, (size_t)count, sizeof(*ns), compare);
+	printf("{\"round_trips\": %ld, \"polled\": %s, \"direct\": %s, \"min_ns\": %lld, "
+	       "\"median_ns\": %lld, \"p99_ns\": %lld}\n",
+		count, polled ? "true" : "false", direct ? "true" : "false", (long long)ns[0],
+		(long long)ns[count / 2], (long long)ns[count - 1 - count / 100]);
+	free(ns);
+}
+
+/* What ringing costs the driver; the ring stays empty, so the device only looks. */
+static void
+measure_doorbells(long count, bool direct)
+{
+	int64_t begin;
+	long i;
+
+	for (i = 0; i < 1000; i++)
+		doorbell(1, direct);
+	begin = now_ns();
+	for (i = 0; i < count; i++)
+		doorbell(1, direct);
+	begin = now_ns() - begin;
+	printf("{\"doorbells\": %ld, \"direct\": %s, \"mean_ns\": %.1f}\n", count,
+		direct ? "true" : "false", (double)begin / (double)count);
+}
+
+/* The least a packet and its reply can cost when both ends sleep: two eventfds, one CPU. */
+static void
+measure_floor(long count)
+{
+	int there = eventfd(0, EFD_CLOEXEC), back = eventfd(0, EFD_CLOEXEC);
+	int64_t *ns = calloc((size_t)count, sizeof(*ns));
+	uint64_t v = 1;
+	pid_t pid;
+	long i;
+
+	if (there < 0 || back < 0 || ns == NULL || (pid = fork()) < 0)
+		die("floor");
+	if (pid == 0) {
+		for (i = 0; i < count; i++) {
+			if (read(there, &v, sizeof(v)) != sizeof(v) ||
+				write(back, &v, sizeof(v)) != sizeof(v))
+				_exit(1);
+		}
+		_exit(0);
+	}
+	for (i = 0; i < count; i++) {
+		ns[i] = now_ns();
+		v = 1;
+		if (write(there, &v, sizeof(v)) != sizeof(v) ||
+			read(back, &v, sizeof(v)) != sizeof(v))
+			die("floor");
+		ns[i] = now_ns() - ns[i];
+	}
+	qsort(ns, (size_t)count, sizeof(*ns), compare);
+	printf("{\"floor\": true, \"median_ns\": %lld}\n", (long long)ns[count / 2]);
+	free(ns);
+}
+
+static void
+pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set) != 0)
+		die("sched_setaffinity");
+}
+
+static void
+usage(void)
+{
+	fputs("usage: vhost-ping [--socket PATH] [--direct] [--polled] [--doorbells] [--cpu N]\n"
+	      "                  [--count N] [--wait]\n"
+	      "\n"
+	      "  --socket PATH  listen here for the back end; without it the floor is measured\n"
+	      "  --direct       ring the doorbell page that the back end lends\n"
+	      "  --polled       look at the ring instead of waiting for the call eventfd\n"
+	      "  --doorbells    measure doorbells alone instead of round trips\n"
+	      "  --wait         measure after a line on the input, end after another\n",
+		stderr);
+}
+
+int
+main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"socket", required_argument, NULL, 's'},
+		{"direct", no_argument, NULL, 'd'},
+		{"polled", no_argument, NULL, 'p'},
+		{"doorbells", no_argument, NULL, 'b'},
+		{"cpu", required_argument, NULL, 'c'},
+		{"count", required_argument, NULL, 'n'},
+		{"wait", no_argument, NULL, 'w'},
+		{NULL, 0, NULL, 0},
+	};
+	bool direct = false, polled = false, bells = false, wait = false;
+	const char *path = NULL;
+	long count = 10000;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (c) {
+		case 's':
+			path = optarg;
+			break;
+		case 'd':
+			direct = true;
+			break;
+		case 'p':
+			polled = true;
+			break;
+		case 'b':
+			bells = true;
+			break;
+		case 'c':
+			pin((int)strtol(optarg, NULL, 10));
+			break;
+		case 'n':
+			count = strtol(optarg, NULL, 10);
+			break;
+		case 'w':
+			wait = true;
+			break;
+		default:
+			usage();
+			return 2;
+		}
+	}
+	if (count < 1) {
+		usage();
+		return 2;
+	}
+	if (path == NULL) {
+		measure_floor(count);
+		return 0;
+	}
+	start(path, direct);
+	publish(&queues[0], RING_SIZE - 1);
+	printf("ready\n");
+	fflush(stdout);
+	if (wait && getchar() == EOF)
+		return 1;
+	if (bells)
+		measure_doorbells(count, direct);
+	else
+		measure_round_trips(count, polled, direct);
+	fflush(stdout);
+	/* whoever watches the back end stops before it sees the disconnect */
+	return wait && getchar() == EOF;
+}
