@@ -284,16 +284,16 @@ loop_tx(struct dp_queue *tx)
 	if (rx_was_usable) {
 		vfe_vring_set_kick(&rx->ring, false);
 		done = loop_move(pair, (uint32_t)n, &sum);
-		if (rx->ring.broken)
-			dp_queue_broke(rx);
-		else
-			dp_queue_flush(rx);
 	} else {
 		loop_drop(tx, (uint32_t)n, &sum);
 		done = sum.dropped;
 	}
-	dp_queue_flush(tx);
 	loop_account(pair, &sum);
+	if (rx_was_usable && rx->ring.broken)
+		dp_queue_broke(rx);
+	else if (rx_was_usable)
+		dp_queue_flush(rx);
+	dp_queue_flush(tx);
 	if (tx->ring.broken)
 		return dp_queue_broke(tx);
 	/* nothing moved: the receive queue has no buffers, and its kick is what we wait for */

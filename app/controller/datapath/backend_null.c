@@ -65,11 +65,11 @@ null_tx(struct dp_queue *q)
 		}
 		done += got;
 	}
-	dp_queue_flush(q);
 	dp_count(&q->stats.packets, done - bad);
 	dp_count(&q->stats.bytes, bytes);
 	if (bad > 0)
 		dp_count(&q->stats.errors, bad);
+	dp_queue_flush(q);
 	return q->ring.broken ? dp_queue_broke(q) : true;
 }
 
