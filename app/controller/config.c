@@ -198,7 +198,7 @@ read_pf(const json_t *value, const char *path, struct raw_pf *pf, struct vfe_err
 
 	pf->vf_stride = 1;
 	pf->mtu = DEFAULT_MTU;
-	pf->qp_num = 1;
+	pf->qp_num = NONE;
 	rc = json_read_object(value, path, keys, VFE_ARRAY_SIZE(keys), pf, err);
 	if (rc < 0)
 		return rc;
@@ -457,7 +457,10 @@ derive_pf(const struct raw *raw, unsigned int id, uint32_t nr_vfs_before,
 	pf->pf_id = (uint16_t)id;
 	pf->sf_num = CONFIG_SF_PF + id;
 	pf->mtu = (uint16_t)raw_pf->mtu;
-	pf->qp_num = (uint16_t)raw_pf->qp_num;
+	if (raw_pf->qp_num != NONE)
+		pf->qp_num = (uint16_t)raw_pf->qp_num;
+	else
+		pf->qp_num = raw->vf.qp_num != NONE ? (uint16_t)raw->vf.qp_num : 1;
 	pf->features = raw->static_pf.features;
 	pf->num_msix = default_msix(pf);
 	mac_add(pf->mac, raw->static_pf.mac_base, id);

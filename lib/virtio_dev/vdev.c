@@ -105,14 +105,42 @@ vfe_vdev_doorbell_offset(const struct vfe_vdev *dev, uint16_t qid)
 	return dev->notify_off + (uint64_t)qid * VFE_VDEV_NOTIFY_STRIDE;
 }
 
-static int
-check_access(const struct vfe_vdev *dev, uint64_t off, uint32_t len)
+/* The parts of BAR0 that differ in what an access does. */
+enum part {
+	PART_COMMON,
+	PART_ISR,
+	PART_DEVICE,
+	PART_MSIX_TABLE,
+	PART_PBA,
+	PART_NOTIFY,
+	PART_NONE, /* behind the last doorbell */
+};
+
+static enum part
+part_of(const struct vfe_vdev *dev, uint64_t off)
 {
-	if (!vfe_range_inside(off, len, dev->bar_size))
+	if (off < VDEV_BAR_ISR)
+		return PART_COMMON;
+	if (off < VDEV_BAR_DEVICE)
+		return PART_ISR;
+	if (off < VDEV_BAR_MSIX)
+		return PART_DEVICE;
+	if (off < dev->pba_off)
+		return PART_MSIX_TABLE;
+	if (off < dev->notify_off)
+		return PART_PBA;
+	if (off < dev->notify_off + (uint64_t)dev->cfg.nr_queues * VFE_VDEV_NOTIFY_STRIDE)
+		return PART_NOTIFY;
+	return PART_NONE;
+}
+
+static int
+check_access(const struct vfe_vdev *dev, uint64_t off, uint32_t len, enum part *ret_part)
+{
+	if (len == 0 || !vfe_range_inside(off, len, dev->bar_size))
 		return -ERANGE;
-	if ((len != 1 && len != 2 && len != 4 && len != 8) || !vfe_is_aligned(off, len))
-		return -EINVAL;
-	return 0;
+	*ret_part = part_of(dev, off);
+	return part_of(dev, off + len - 1) == *ret_part ? 0 : -EINVAL;
 }
 
 static void
@@ -141,24 +169,29 @@ isr_read(struct vfe_vdev *dev, uint32_t off, void *buf, uint32_t len)
 int
 vfe_vdev_bar_read(struct vfe_vdev *dev, uint64_t off, void *buf, uint32_t len)
 {
-	int rc = check_access(dev, off, len);
+	enum part part;
+	int rc = check_access(dev, off, len, &part);
 
 	if (rc < 0)
 		return rc;
-	/* an aligned access of at most 8 bytes never crosses from one part into the next */
-	if (off < sizeof(struct vfe_wire_virtio_common))
+	switch (part) {
+	case PART_COMMON:
 		return vdev_common_read(dev, (uint32_t)off, buf, len);
-	if (off >= VDEV_BAR_MSIX && off < dev->pba_off)
-		return vdev_msix_table_read(dev, (uint32_t)off - VDEV_BAR_MSIX, buf, len);
-
-	if (off >= VDEV_BAR_ISR && off < VDEV_BAR_DEVICE)
+	case PART_ISR:
 		isr_read(dev, (uint32_t)off - VDEV_BAR_ISR, buf, len);
-	else if (off >= VDEV_BAR_DEVICE && off < VDEV_BAR_MSIX)
+		break;
+	case PART_DEVICE:
 		device_config_read(dev, (uint32_t)off - VDEV_BAR_DEVICE, buf, len);
-	else if (off >= dev->pba_off && off < dev->notify_off)
-		vdev_msix_pba_read(dev, (uint32_t)off - dev->pba_off, buf, len);
-	else
+		break;
+	case PART_MSIX_TABLE:
+		return vdev_msix_table_read(dev, (uint32_t)off - VDEV_BAR_MSIX, buf, len);
+	case PART_PBA:
+		vdev_msix_pba_read(dev, (uint32_t)(off - dev->pba_off), buf, len);
+		break;
+	default:
 		memset(buf, 0, len);
+		break;
+	}
 	return 0;
 }
 
@@ -177,22 +210,28 @@ doorbell_write(struct vfe_vdev *dev, uint64_t off, uint32_t len)
 int
 vfe_vdev_bar_write(struct vfe_vdev *dev, uint64_t off, const void *buf, uint32_t len)
 {
-	int rc = check_access(dev, off, len);
-	uint64_t at;
+	enum part part;
+	int rc = check_access(dev, off, len, &part);
+	uint64_t at = off - VDEV_BAR_DEVICE;
 
 	if (rc < 0)
 		return rc;
-	if (off < sizeof(struct vfe_wire_virtio_common))
+	switch (part) {
+	case PART_COMMON:
 		return vdev_common_write(dev, (uint32_t)off, buf, len);
-	if (off >= VDEV_BAR_MSIX && off < dev->pba_off)
+	case PART_MSIX_TABLE:
 		return vdev_msix_table_write(dev, (uint32_t)off - VDEV_BAR_MSIX, buf, len);
-
-	at = off - VDEV_BAR_DEVICE;
-	if (off >= dev->notify_off)
+	case PART_DEVICE:
+		if (vfe_range_inside(at, len, dev->cfg.config_len) &&
+			dev->cfg.ops->config_write != NULL)
+			dev->cfg.ops->config_write(dev->cfg.ctx, (uint32_t)at, buf, len);
+		break;
+	case PART_NOTIFY:
 		doorbell_write(dev, off - dev->notify_off, len);
-	else if (off >= VDEV_BAR_DEVICE && vfe_range_inside(at, len, dev->cfg.config_len) &&
-		 dev->cfg.ops->config_write != NULL)
-		dev->cfg.ops->config_write(dev->cfg.ctx, (uint32_t)at, buf, len);
+		break;
+	default:
+		break;
+	}
 	return 0;
 }
 

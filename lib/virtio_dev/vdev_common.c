@@ -374,6 +374,10 @@ vdev_common_read(struct vfe_vdev *dev, uint32_t off, void *buf, uint32_t len)
 	const struct common_field *f = find_field(off, len);
 	uint64_t v;
 
+	if (off >= sizeof(struct vfe_wire_virtio_common)) {
+		memset(buf, 0, len);
+		return 0;
+	}
 	if (f == NULL)
 		return -EINVAL;
 	v = htole64(f->get(dev) >> (8 * (off - f->off)));
@@ -388,6 +392,8 @@ vdev_common_write(struct vfe_vdev *dev, uint32_t off, const void *buf, uint32_t 
 	uint32_t shift;
 	uint64_t v = 0;
 
+	if (off >= sizeof(struct vfe_wire_virtio_common))
+		return 0;
 	if (f == NULL)
 		return -EINVAL;
 	if (f->set == NULL)

@@ -111,21 +111,26 @@ vdev_msix_reset(struct vfe_vdev *dev)
 	}
 }
 
+/* Whole dwords, as many as one likes (PCI 3.0 section 6.8.2.3 promises dwords and qwords). */
+static bool
+table_access_ok(uint32_t off, uint32_t len)
+{
+	return vfe_is_aligned(off, 4) && vfe_is_aligned(len, 4);
+}
+
 int
 vdev_msix_table_read(struct vfe_vdev *dev, uint32_t off, void *buf, uint32_t len)
 {
-	uint32_t words[2] = {0};
-	uint32_t i;
+	uint32_t i, word, value;
 
-	if (len != 4 && len != 8)
+	if (!table_access_ok(off, len))
 		return -EINVAL;
-	for (i = 0; i < len / 4; i++) {
-		uint32_t word = off / 4 + i;
-
-		if (word / 4 < dev->cfg.nr_vectors)
-			words[i] = htole32(dev->vectors[word / 4].entry[word % 4]);
+	for (i = 0; i < len; i += 4) {
+		word = (off + i) / 4;
+		value = word / 4 < dev->cfg.nr_vectors ? dev->vectors[word / 4].entry[word % 4] : 0;
+		value = htole32(value);
+		memcpy((uint8_t *)buf + i, &value, sizeof(value));
 	}
-	memcpy(buf, words, len);
 	return 0;
 }
 
@@ -152,14 +157,14 @@ table_word_write(struct vfe_vdev *dev, uint32_t word, uint32_t value)
 int
 vdev_msix_table_write(struct vfe_vdev *dev, uint32_t off, const void *buf, uint32_t len)
 {
-	uint32_t words[2];
-	uint32_t i;
+	uint32_t i, value;
 
-	if (len != 4 && len != 8)
+	if (!table_access_ok(off, len))
 		return -EINVAL;
-	memcpy(words, buf, len);
-	for (i = 0; i < len / 4; i++)
-		table_word_write(dev, off / 4 + i, le32toh(words[i]));
+	for (i = 0; i < len; i += 4) {
+		memcpy(&value, (const uint8_t *)buf + i, sizeof(value));
+		table_word_write(dev, (off + i) / 4, le32toh(value));
+	}
 	return 0;
 }
 

@@ -126,9 +126,9 @@ uint64_t vfe_vdev_bar_size(const struct vfe_vdev *dev);
 uint64_t vfe_vdev_doorbell_offset(const struct vfe_vdev *dev, uint16_t qid);
 
 /*
- * BAR0: natural width (1, 2, 4, 8 bytes, aligned), and in the common configuration one whole field
- * (64-bit fields also by halves, section 4.1.3.1). Holes read as zero and ignore writes.
- * Returns 0, -EINVAL (width, alignment) or -ERANGE.
+ * BAR0: one access stays within one part. The common configuration wants one whole field (64-bit
+ * fields also by halves, section 4.1.3.1), the MSI-X table whole dwords, the rest takes any width.
+ * Holes read as zero and ignore writes. Returns 0, -EINVAL (width, part) or -ERANGE.
  */
 int vfe_vdev_bar_read(struct vfe_vdev *dev, uint64_t off, void *buf, uint32_t len);
 int vfe_vdev_bar_write(struct vfe_vdev *dev, uint64_t off, const void *buf, uint32_t len);

@@ -53,7 +53,7 @@ the_user_guide_s_keys_are_understood(void **state)
 	assert_non_null(strstr(config.ignored, "sf_pool_percent"));
 
 	pf = &config.pfs[0];
-	assert_int_equal(pf->qp_num, 1);
+	assert_int_equal(pf->qp_num, 4);
 	assert_int_equal(pf->mtu, 9000);
 	assert_true(pf->features == 0x230047082b);
 	assert_int_equal(pf->mac[5], 0xff);
