@@ -469,7 +469,7 @@ test_abort_ends_a_call_in_flight(void **state)
 	assert_int_equal(open_function(&e->fn, 60000, &e->dev, &e->err), 0);
 	atomic_store(&e->fn.hang, true);
 	assert_int_equal(pthread_create(&thread, NULL, read_register, e), 0);
-	poll(NULL, 0, 20);
+	vfu_function_wait(&e->fn.hanging, 1);
 	vfe_pci_abort(e->dev);
 	pthread_join(thread, &rc);
 	atomic_store(&e->fn.hang, false);

@@ -38,8 +38,12 @@ region_read(void *ctx, uint32_t region, uint64_t offset, void *buf, uint32_t len
 {
 	struct vfu_function *fn = ctx;
 
+	if (region == 0 && atomic_load(&fn->hang))
+		atomic_fetch_add(&fn->hanging, 1);
 	while (region == 0 && atomic_load(&fn->hang) && !atomic_load(&fn->stop))
 		poll(NULL, 0, 1);
+	if (region == 0 && fn->bar0_read != NULL)
+		return fn->bar0_read(fn->bar0_ctx, offset, buf, len);
 	memcpy(buf, region_bytes(fn, region) + offset, len);
 	return 0;
 }
@@ -49,6 +53,8 @@ region_write(void *ctx, uint32_t region, uint64_t offset, const void *buf, uint3
 {
 	struct vfu_function *fn = ctx;
 
+	if (region == 0 && fn->bar0_write != NULL)
+		return fn->bar0_write(fn->bar0_ctx, offset, buf, len);
 	memcpy(region_bytes(fn, region) + offset, buf, len);
 	if (region == 2)
 		atomic_fetch_add(&fn->bar2_writes, 1);

@@ -42,6 +42,11 @@ struct vfu_function {
 	int irq_fds[FN_IRQS];
 	struct vfe_vfu_dma *maps[FN_MAX_MAPS];
 
+	/* Registers of BAR 0, NULL = plain memory. Called on the loop's thread. */
+	int (*bar0_read)(void *ctx, uint64_t off, void *buf, uint32_t len);
+	int (*bar0_write)(void *ctx, uint64_t off, const void *buf, uint32_t len);
+	void *bar0_ctx;
+
 	int bar2_fd;
 	uint8_t *bar2; /* the server's view of the mappable pages */
 
@@ -53,6 +58,7 @@ struct vfu_function {
 	atomic_uint disconnects;
 	atomic_int dma_map_result; /* what dma_map answers */
 	atomic_bool hang;          /* register reads of BAR 0 stop the loop until cleared */
+	atomic_uint hanging;       /* reads that did so */
 };
 
 /* Fill @fn with a PF-like function; nothing runs yet. */
