@@ -21,6 +21,7 @@
 enum {
 	BACKLOG = 16,
 	MESSAGES_PER_TURN = 32, /* of one client before the loop looks at others */
+	LAST_TURNS = 1024,      /* of a client that has hung up */
 };
 
 #define ACCEPT_PAUSE_S 0.2 /* after accept() failed for lack of fds or memory */
@@ -260,10 +261,12 @@ client_drop_if_gone(struct vfe_vfu_server *server)
 {
 	struct vfe_error why = {"the peer hung up"};
 	struct pollfd pfd = {server->fd, POLLRDHUP, 0};
+	int i;
 
 	if (poll(&pfd, 1, 0) != 1)
 		return;
-	while (server->fd >= 0 && server->pending.data == NULL)
+	/* the socket's buffer bounds what can be left; the count guards against a surprise */
+	for (i = 0; i < LAST_TURNS && server->fd >= 0 && server->pending.data == NULL; i++)
 		on_readable(server->loop, &server->read_io, EV_READ);
 	if (server->fd >= 0)
 		client_drop_why(server, &why);

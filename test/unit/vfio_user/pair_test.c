@@ -11,6 +11,7 @@
 #include "vfe_sigbus.h"
 
 #include <errno.h>
+#include <linux/memfd.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -487,6 +488,32 @@ shrunk_memory_trips_one_mapping(void **state)
 }
 
 static void
+part_of_a_huge_page_is_mapped_and_unmapped(void **state)
+{
+	const uint64_t huge = 2 << 20;
+	struct pair *pair = *state;
+	int fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+	struct vfe_error err = {""};
+	unsigned char vec;
+	uint8_t *va;
+
+	if (fd < 0)
+		skip();
+	assert_int_equal(ftruncate(fd, (off_t)(2 * huge)), 0);
+	/* as QEMU does around 640 KiB; write only, so that nobody needs a real huge page */
+	if (vfe_vfu_client_dma_map(pair->client, 0x300000, FIX_PAGE, VFE_VFU_DMA_F_WRITE, fd,
+		    huge + 3 * FIX_PAGE, &err) < 0)
+		fail_msg("%s", err.text);
+	va = pair->dev->maps[0]->va;
+	assert_int_equal((uintptr_t)va % huge, 3 * FIX_PAGE);
+	assert_int_equal(mincore(va - 3 * FIX_PAGE, FIX_PAGE, &vec), 0);
+	assert_int_equal(vfe_vfu_client_dma_unmap(pair->client, 0x300000, FIX_PAGE, NULL), 0);
+	assert_int_equal(mincore(va - 3 * FIX_PAGE, FIX_PAGE, &vec), -1);
+	assert_int_equal(errno, ENOMEM); /* nothing is left */
+	close(fd);
+}
+
+static void
 everything_is_withdrawn_when_the_client_goes(void **state)
 {
 	struct pair *pair = *state;
@@ -701,6 +728,7 @@ main(void)
 		PAIR_TEST(dma_map_bad_arguments),
 		PAIR_TEST(dma_maps_up_to_the_limit),
 		PAIR_TEST(shrunk_memory_trips_one_mapping),
+		PAIR_TEST(part_of_a_huge_page_is_mapped_and_unmapped),
 		PAIR_TEST(everything_is_withdrawn_when_the_client_goes),
 		PAIR_TEST(second_client_is_turned_away),
 		PAIR_TEST(kicked_out_from_outside_and_from_within),
