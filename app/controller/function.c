@@ -95,6 +95,7 @@ function_queues_start(struct function *fn, struct vfe_error *err)
 	uint16_t i, n = vfe_vdev_nr_queues(fn->vdev);
 	int rc;
 
+	fn->waits = false;
 	rc = function_map_update(fn, err);
 	if (rc == 0)
 		rc = fn->type->prepare(fn, err);
@@ -132,6 +133,7 @@ function_fail(struct function *fn, const char *fmt, ...)
 	app_log_limited(&fn->log_limit, APP_LOG_WARN, "%s: needs a reset: %s", fn->name,
 		fn->last_error.text);
 	function_queues_stop(fn);
+	fn->waits = false;
 	vfe_vdev_needs_reset(fn->vdev);
 }
 
@@ -223,6 +225,7 @@ on_reset(void *ctx)
 	struct function *fn = ctx;
 
 	function_queues_stop(fn);
+	fn->waits = false;
 	memset(fn->queues, 0, vfe_vdev_nr_queues(fn->vdev) * sizeof(*fn->queues));
 	fn->type->reset(fn);
 	migrate_reset(fn);

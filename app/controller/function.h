@@ -136,6 +136,7 @@ struct function {
 	uint32_t max_dmas;
 	struct vfe_iova_map *map;
 	bool map_stale; /* mappings came since it was built */
+	bool waits;     /* running but for the memory, which went with the client */
 
 	/* migration (migrate.c) */
 	struct function_blob save;

@@ -73,6 +73,42 @@ function_map_update(struct function *fn, struct vfe_error *err)
 	return 0;
 }
 
+static bool
+ring_mapped(const struct function *fn, uint16_t qid)
+{
+	const struct vfe_vdev_queue *q = vfe_vdev_queue(fn->vdev, qid);
+	uint32_t hint = 0;
+
+	return vfe_iova_translate(
+		       fn->map, &hint, q->desc, vfe_vring_desc_bytes(q->size), VFE_IOVA_READ) &&
+	       vfe_iova_translate(
+		       fn->map, &hint, q->driver, vfe_vring_avail_bytes(q->size), VFE_IOVA_READ) &&
+	       vfe_iova_translate(
+		       fn->map, &hint, q->device, vfe_vring_used_bytes(q->size), VFE_IOVA_WRITE);
+}
+
+/*
+ * A device outlives its client (vfio-user: state is kept), but not without memory: it goes on when
+ * all its rings are there again. A client that wants nothing of that resets before it maps.
+ */
+static void
+go_on(struct function *fn)
+{
+	struct vfe_error err;
+	uint16_t i;
+
+	if (function_map_update(fn, NULL) < 0)
+		return;
+	for (i = 0; i < vfe_vdev_nr_queues(fn->vdev); i++) {
+		if (vfe_vdev_queue(fn->vdev, i)->enabled && !ring_mapped(fn, i))
+			return;
+	}
+	fn->waits = false;
+	log_info("%s: its memory is back, going on", fn->name);
+	if (function_queues_start(fn, &err) < 0)
+		function_fail(fn, "%s", err.text);
+}
+
 static int
 on_dma_map(void *ctx, struct vfe_vfu_dma *dma)
 {
@@ -90,12 +126,21 @@ on_dma_map(void *ctx, struct vfe_vfu_dma *dma)
 	}
 	fn->dmas[fn->nr_dmas++] = dma;
 	fn->map_stale = true;
+	if (fn->waits)
+		go_on(fn);
 	if (!function_queues_running(fn))
 		return 0;
 	rc = function_map_update(fn, NULL);
 	if (rc < 0)
 		fn->nr_dmas--;
 	return rc;
+}
+
+static void
+wait_for_memory(struct function *fn)
+{
+	function_queues_stop(fn);
+	fn->waits = true;
 }
 
 static bool
@@ -132,7 +177,7 @@ running_ring_in(const struct function *fn, const struct vfe_vfu_dma *dma, uint16
 /*
  * The memory is still there while this runs, so rings in it are left in order: drained, indices
  * known. A driver that takes them away under a running device has made a mistake; a client that
- * hangs up has not, and the device just stands still until it is reset or restored.
+ * hangs up has not, and the device waits for memory.
  */
 static void
 on_dma_unmap(void *ctx, struct vfe_vfu_dma *dma)
@@ -141,13 +186,12 @@ on_dma_unmap(void *ctx, struct vfe_vfu_dma *dma)
 	uint32_t i;
 	uint16_t qid;
 
-	if (running_ring_in(fn, dma, &qid)) {
-		if (vfe_vfu_server_connected(fn->server))
-			function_fail(fn, "queue %u: its memory at 0x%llx was unmapped", qid,
-				(unsigned long long)dma->iova);
-		else
-			function_queues_stop(fn);
-	}
+	/* when the client has gone all memory goes: stop before a buffer is missed */
+	if (!vfe_vfu_server_connected(fn->server) && function_queues_running(fn))
+		wait_for_memory(fn);
+	else if (running_ring_in(fn, dma, &qid))
+		function_fail(fn, "queue %u: its memory at 0x%llx was unmapped", qid,
+			(unsigned long long)dma->iova);
 	if (fn->admin != NULL)
 		admin_forget_memory(fn->admin, dma->va, dma->size);
 

@@ -78,6 +78,7 @@ migrate_set_status(struct function *vf, uint16_t to, struct vfe_error *err)
 		break;
 	case STOP:
 		function_queues_stop(vf);
+		vf->waits = false;
 		vfe_vdev_set_quiet(vf->vdev, true);
 		break;
 	case RUN:
