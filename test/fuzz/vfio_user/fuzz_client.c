@@ -113,6 +113,12 @@ server_main(void *arg)
 }
 
 static void
+remove_socket(void)
+{
+	(void)unlink(server.path);
+}
+
+static void
 setup(void)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -124,7 +130,7 @@ setup(void)
 	server.listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (server.memory_fd < 0 || server.listen_fd < 0 ||
 		bind(server.listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-		listen(server.listen_fd, 4) < 0)
+		listen(server.listen_fd, 4) < 0 || atexit(remove_socket) != 0)
 		abort();
 }
 

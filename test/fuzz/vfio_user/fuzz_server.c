@@ -107,6 +107,12 @@ static const struct vfe_vfu_server_ops ops = {
 };
 
 static void
+remove_socket(void)
+{
+	(void)unlink(path);
+}
+
+static void
 setup(void)
 {
 	static const struct vfe_vfu_server_area areas[2] = {{0, PAGE}, {2 * PAGE, PAGE}};
@@ -135,7 +141,7 @@ setup(void)
 	};
 	loop = ev_loop_new(EVFLAG_AUTO);
 	if (loop == NULL || memory_fd < 0 || event_fd < 0 ||
-		vfe_vfu_server_create(loop, &cfg, &server, NULL) < 0)
+		vfe_vfu_server_create(loop, &cfg, &server, NULL) < 0 || atexit(remove_socket) != 0)
 		abort();
 }
 
