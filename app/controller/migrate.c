@@ -19,13 +19,16 @@ enum arc {
 	RUN,  /* start them where they left off */
 };
 
-/* Rows: from; columns: to. A driver that restarts itself may ask for QUIESCED at any time. */
+/*
+ * Rows: from; columns: to. QUIESCED is the only neighbour of FREEZED, and may be asked for at any
+ * time by a driver that has forgotten what it did before its restart.
+ */
 static const enum arc arcs[4][4] = {
-	/*                        INIT     RUNNING QUIESCED FREEZED */
-	[VFE_ADMIN_VF_INIT] = {STAY, RUN, STOP, STOP},
-	[VFE_ADMIN_VF_RUNNING] = {ILLEGAL, STAY, STOP, STOP},
+	/*                        INIT     RUNNING  QUIESCED FREEZED */
+	[VFE_ADMIN_VF_INIT] = {STAY, RUN, STOP, ILLEGAL},
+	[VFE_ADMIN_VF_RUNNING] = {ILLEGAL, STAY, STOP, ILLEGAL},
 	[VFE_ADMIN_VF_QUIESCED] = {ILLEGAL, RUN, STAY, MARK},
-	[VFE_ADMIN_VF_FREEZED] = {ILLEGAL, RUN, MARK, STAY},
+	[VFE_ADMIN_VF_FREEZED] = {ILLEGAL, ILLEGAL, MARK, STAY},
 };
 
 static const char *const names[] = {"INIT", "RUNNING", "QUIESCED", "FREEZED"};
@@ -43,22 +46,23 @@ blob_free(struct function_blob *blob)
 	*blob = (struct function_blob){0};
 }
 
+/*
+ * Rings that do not start are the driver's mistake, not one of the command: the device is RUNNING,
+ * needs a reset, and says so.
+ */
 static int
 run(struct function *vf, struct vfe_error *err)
 {
-	int rc;
+	struct vfe_error why;
 
 	if (vf->restore.data != NULL)
 		return vfe_error_set(err, -EPERM,
 			"the restored state is not complete: %zu bytes so far", vf->restore.len);
 	/* interrupts first: starting looks at the rings, which may want to signal */
 	vfe_vdev_set_quiet(vf->vdev, false);
-	if (!vfe_vdev_live(vf->vdev))
-		return 0;
-	rc = function_queues_start(vf, err);
-	if (rc < 0)
-		vfe_vdev_set_quiet(vf->vdev, vf->internal != VFE_ADMIN_VF_INIT);
-	return rc;
+	if (vfe_vdev_live(vf->vdev) && function_queues_start(vf, &why) < 0)
+		function_fail(vf, "%s", why.text);
+	return 0;
 }
 
 int
@@ -177,31 +181,50 @@ migrate_save(struct function *vf, uint64_t offset, void *buf, size_t len, struct
 
 /* --- restore --- */
 
+/* Could a field like that be in a state? */
+static bool
+tlv_plausible(uint32_t type, uint32_t size)
+{
+	switch (type) {
+	case VFE_STATE_COMMON_CFG:
+		return size == sizeof(struct vfe_wire_state_common);
+	case VFE_STATE_QUEUE_CFG:
+		return size == sizeof(struct vfe_wire_state_queue);
+	case VFE_STATE_SPLIT_Q_RUN:
+		return size == sizeof(struct vfe_wire_state_q_run);
+	default:
+		return size <= VFE_STATE_MAX_SIZE;
+	}
+}
+
 /*
- * Is everything there that the field count promises? Only lengths are looked at, decoding checks it
- * all; the place where this stopped is kept, so that many small pieces cost no more than a big one.
+ * Are more pieces to come? Not when all fields are there that the count promises, or when the last
+ * piece is no whole number of pages, or when it makes no sense already: then decoding says what is
+ * wrong. The place where this stopped is kept, so that many pieces cost no more than a big one.
  */
 static bool
-blob_complete(struct function_blob *blob)
+more_to_come(struct function_blob *blob)
 {
 	struct vfe_wire_state_hdr hdr;
 	struct vfe_wire_state_tlv tlv;
 
-	if (blob->len < sizeof(hdr))
+	if (blob->len % VFE_STATE_ALIGN != 0)
 		return false;
 	memcpy(&hdr, blob->data, sizeof(hdr));
 	if (blob->scan_off == 0)
 		blob->scan_off = sizeof(hdr);
 	while (blob->scan_fields < le32toh(hdr.field_count)) {
 		if (!vfe_range_inside(blob->scan_off, sizeof(tlv), blob->len))
-			return false;
+			return true;
 		memcpy(&tlv, blob->data + blob->scan_off, sizeof(tlv));
-		if (!vfe_range_inside(blob->scan_off + sizeof(tlv), le32toh(tlv.size), blob->len))
+		if (!tlv_plausible(le32toh(tlv.type), le32toh(tlv.size)))
 			return false;
+		if (!vfe_range_inside(blob->scan_off + sizeof(tlv), le32toh(tlv.size), blob->len))
+			return true;
 		blob->scan_off += sizeof(tlv) + le32toh(tlv.size);
 		blob->scan_fields++;
 	}
-	return true;
+	return false;
 }
 
 static void
@@ -316,7 +339,7 @@ migrate_restore(
 	memcpy(grown + blob->len, buf, len);
 	blob->data = grown;
 	blob->len += len;
-	if (!blob_complete(blob))
+	if (more_to_come(blob))
 		return 0;
 
 	rc = decode_and_apply(vf, err);
