@@ -148,6 +148,7 @@ class RigHolder:
         """The rig is not to be trusted any more."""
         rig, self.rig = self.rig, None
         if rig is not None:
+            rig.witness.close()
             for daemon in (getattr(rig, 'service', None), getattr(rig, 'controller', None),
                            rig.daemon):
                 if daemon is not None:
