@@ -77,6 +77,7 @@ CHAINS = {
     'length 4 GiB - 1': lambda b, e, n: [(b, 0xffffffff, 0, 0)],
     'lengths that add up beyond 4 GiB': lambda b, e, n: [(b, 0x80000000, N, 1),
                                                          (b, 0x80000000, 0, 0)],
+    'zero length': lambda b, e, n: [(b, 0, N, 1), (b, 60, 0, 0)],
     'zero length, bad address': lambda b, e, n: [((1 << 63), 0, N, 1), (0, 0, 0, 0)],
     'writable in transmit': lambda b, e, n: [(b, 60, W, 0)],
     'readable after writable': lambda b, e, n: [(b, 60, W | N, 1), (b, 60, 0, 0)],
@@ -96,7 +97,7 @@ def test_transmit_chain(ctl, driver, name):
     good = buffer(driver)
     driver.mem.write(good, bytes(2048))
     raw_tx(driver, CHAINS[name](good, driver.mem.end, tx(driver).size))
-    if name not in ('zero length, bad address', 'writable in transmit'):
+    if name != 'writable in transmit':
         broken(driver)
     ctl.witness.echo()
 
@@ -138,8 +139,8 @@ def test_head_out_of_range(driver, queue, head):
     broken(driver)
 
 
-@pytest.mark.parametrize('queue', [RX, TX])
-@pytest.mark.parametrize('step', [65, 100, 0x7fff, 0x8000, 0xfffe])
+@pytest.mark.parametrize('queue,step', [
+    (queue, step) for queue in (RX, TX) for step in (65, 100, 0x7fff, 0x8000)] + [(TX, 0xfffe)])
 def test_available_index_jumps(ctl, driver, queue, step):
     ring = driver.pairs[0].tx if queue == TX else driver.pairs[0].rx
     ring.jump(step)
@@ -209,7 +210,7 @@ def split_frame(driver, cuts, indirect):
 
 @pytest.mark.parametrize('indirect', [False, True])
 @pytest.mark.parametrize('cuts', [(1,), (11,), (12,), (13,), (6, 6), (1,) * 12, (1,) * 40,
-                                  (12, 30), (0, 12), (0, 0, 5, 0)], ids=str)
+                                  (12, 30)], ids=str)
 def test_header_across_descriptors(driver, cuts, indirect):
     """Unusual but legal (section 2.7.4.2): no framing may be assumed."""
     frame = split_frame(driver, cuts, indirect)

@@ -171,7 +171,7 @@ class Controller(Daemon):
     FIRST_VF = '0000:af:04.5'
 
     def __init__(self, directory, vfs=4, qp_num=4, backend='loopback', polling=False, extra=None,
-                 name='controller'):
+                 vf_backends=None, name='controller'):
         self.pci_dir = os.path.join(directory, 'pci')
         os.makedirs(self.pci_dir, exist_ok=True)
         rpc_path = os.path.join(directory, f'{name}.sock')
@@ -183,7 +183,8 @@ class Controller(Daemon):
                 'dir': self.pci_dir, 'rpc_socket': rpc_path, 'workers': 1, 'polling': polling,
                 'pfs': [{'bdf': self.PF, 'type': 'net', 'first_vf': self.FIRST_VF, 'vf_stride': 1,
                          'mtu': 1500, 'backend': {'type': backend},
-                         'vfs': {str(i): {'backend': {'type': backend}} for i in range(vfs)}}],
+                         'vfs': vf_backends or {str(i): {'backend': {'type': backend}}
+                                                for i in range(vfs)}}],
             },
         }
         config['software_dpu'].update(extra or {})

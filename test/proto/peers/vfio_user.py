@@ -134,22 +134,27 @@ class Client:
         self.timeout = timeout
         self._id = 0
         self.server_caps = {}
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                self.sock.connect(path)
-                break
-            except (FileNotFoundError, ConnectionRefusedError):
-                if time.monotonic() >= deadline:
-                    self.sock.close()
-                    raise
-                time.sleep(0.01)
+        self._connect(path, wait)
         if negotiate:
             try:
                 self.version()
             except BaseException:
                 self.sock.close()
                 raise
+
+    def _connect(self, path, wait):
+        begin = time.monotonic()
+        while True:
+            try:
+                self.sock.connect(path)
+                return
+            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as error:
+                # EAGAIN: the backlog is full at the moment, others are being served
+                limit = self.timeout if isinstance(error, BlockingIOError) else wait
+                if time.monotonic() - begin >= limit:
+                    self.sock.close()
+                    raise
+                time.sleep(0.005)
 
     def next_id(self):
         self._id = (self._id + 1) & 0xffff

@@ -150,8 +150,10 @@ class VirtioPci:
         self.client.write(bar, base + offset, struct.pack('<' + letter, value))
 
     def device_config(self, offset=0, count=None):
+        """Byte by byte, as a driver may (section 4.1.3.1)."""
         bar, base, size = self.caps[CFG_DEVICE]
-        return self.client.read(bar, base + offset, size if count is None else count)
+        count = size - offset if count is None else count
+        return b''.join(self.client.read(bar, base + offset + i, 1) for i in range(count))
 
     def isr(self):
         bar, base, _ = self.caps[CFG_ISR]
