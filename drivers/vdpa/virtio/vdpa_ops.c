@@ -1,0 +1,789 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * What front-ends say: one handler per vhost-user message, before and after that of librte_vhost.
+ *
+ * The library's own idea of when a device is ready (all rings that it has allocated) does not fit
+ * a guest that uses fewer queues than it could, and it reads rings in guest memory, which a hostile
+ * front-end can truncate. So ring addresses are kept from it: it never maps a ring, never calls
+ * dev_conf(), and is left with the protocol. Handlers run on the vhost thread.
+ *
+ * A refused message is answered with a negative acknowledgement if the front-end asked for one;
+ * else the library disconnects it. The library does not close the fds of a message that a handler
+ * refuses or takes over: that is done here.
+ */
+
+#include <endian.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <rte_vhost.h>
+#include <vdpa_driver.h>
+
+#include "vdpa_msg.h"
+#include "vdpa_priv.h"
+
+enum {
+	COMPLAINTS_PER_SECOND = 5,
+	HANDLED = 1, /* by a handler before the library's, which is skipped */
+	MAX_VIDS = RTE_MAX_VHOST_DEVICE,
+};
+
+/* An address that is in no region (see region_check()): the library cannot translate it. */
+#define NO_ADDRESS UINT64_MAX
+
+static _Atomic(struct vdpa_vf *) vf_of_vid[MAX_VIDS];
+
+/* Log what a front-end did wrong, but not more often than a log can take. Returns -EINVAL. */
+static int __attribute__((format(printf, 2, 3))) complain(struct vdpa_vf *vf, const char *fmt, ...)
+{
+	uint64_t now = vfe_clock_ns();
+	char text[256];
+	va_list ap;
+
+	if (now - vf->complaints.window_ns > 1000000000) {
+		vf->complaints.window_ns = now;
+		vf->complaints.count = 0;
+	}
+	if (vf->complaints.count++ >= COMPLAINTS_PER_SECOND)
+		return -EINVAL;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	VDPA_LOG(WARNING, vhost, vf->name, "front-end: %s", text);
+	return -EINVAL;
+}
+
+/* Are the fds of @msg where librte_vhost 22.11 has them? */
+static bool
+msg_has_fds(const struct vdpa_msg *msg)
+{
+	int i;
+
+	if (msg->nr_fds < 0 || msg->nr_fds > VDPA_MSG_MAX_FDS)
+		return false;
+	for (i = 0; i < VDPA_MSG_MAX_FDS; i++) {
+		if ((msg->fds[i] >= 0) != (i < msg->nr_fds))
+			return false;
+	}
+	return true;
+}
+
+static void
+msg_close_fds(struct vdpa_msg *msg)
+{
+	int i, fd;
+
+	if (!msg_has_fds(msg))
+		return;
+	for (i = 0; i < VDPA_MSG_MAX_FDS; i++) {
+		fd = msg->fds[i];
+		vfe_close(&fd);
+		msg->fds[i] = -1;
+	}
+	msg->nr_fds = 0;
+}
+
+static void
+ring_clear(struct vdpa_ring *ring)
+{
+	vdpa_fd_put(ring->kick);
+	vdpa_fd_put(ring->call);
+	*ring = (struct vdpa_ring){.size = ring->size, .enabled = ring->enabled};
+}
+
+/* Something that the device must be told by a restore has changed. */
+static void
+config_changed_locked(struct vdpa_vf *vf)
+{
+	vf->seq++;
+}
+
+/* --- features, status --- */
+
+static int
+on_set_features(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	const uint64_t ours =
+		VFE_BIT(VFE_VHOST_F_LOG_ALL) | VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES);
+	uint64_t features = msg->payload.u64;
+
+	pthread_mutex_lock(&vf->lock);
+	if (((vf->features ^ features) & ~ours) != 0)
+		config_changed_locked(vf);
+	vf->features = features;
+	pthread_mutex_unlock(&vf->lock);
+	return 0;
+}
+
+static int
+on_set_protocol_features(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	pthread_mutex_lock(&vf->lock);
+	vf->protocol_features = msg->payload.u64;
+	pthread_mutex_unlock(&vf->lock);
+	return 0;
+}
+
+static int
+on_set_status(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	pthread_mutex_lock(&vf->lock);
+	vf->status = (uint8_t)msg->payload.u64;
+	pthread_mutex_unlock(&vf->lock);
+	return 0;
+}
+
+static int
+on_net_set_mtu(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	uint16_t mtu = vdpa_net_mtu(&vf->config, vf->vdev.device_features);
+
+	if (mtu != 0 && msg->payload.u64 > mtu)
+		return complain(
+			vf, "MTU %" PRIu64 " is above the device's %u", msg->payload.u64, mtu);
+	return 0;
+}
+
+/* --- memory --- */
+
+/* Do the rings of a device that runs stay where they are when @table comes? */
+static bool
+rings_stay(struct vdpa_vf *vf, const struct vdpa_table *table)
+{
+	const struct vdpa_applied *a;
+	struct vdpa_applied now;
+	bool stay = true;
+	uint16_t qid;
+
+	pthread_mutex_lock(&vf->lock);
+	for (qid = 0; stay && qid < vf->nr_queues; qid++) {
+		a = &vf->applied[qid];
+		if (!a->started)
+			continue;
+		stay = vdpa_ring_translate(table, &vf->rings[qid], &now, NULL) == 0 &&
+		       now.desc == a->desc && now.avail == a->avail && now.used == a->used;
+	}
+	pthread_mutex_unlock(&vf->lock);
+	return stay;
+}
+
+/*
+ * Map @table. The VF runs on meanwhile, unless its rings move or other memory takes the place of
+ * what is there. While memory of the last front-end is still to go, and when it is another VF's
+ * that has to, mapping waits for the state machine.
+ */
+static int
+table_apply(struct vdpa_vf *vf, struct vdpa_table *table, struct vfe_error *err)
+{
+	bool later, suspended = false;
+	int rc;
+
+	pthread_mutex_lock(&vf->lock);
+	later = vf->needs_clean || vf->lost;
+	pthread_mutex_unlock(&vf->lock);
+	if (later)
+		return 0;
+	if (!rings_stay(vf, table)) {
+		vdpa_vf_suspend_wait(vf);
+		suspended = true;
+	}
+	rc = vdpa_domain_apply(vf->domain, &vf->member, table, err);
+	if (rc == -EBUSY) {
+		vdpa_vf_suspend_wait(vf);
+		suspended = true;
+		vdpa_domain_apply(vf->domain, &vf->member, NULL, NULL);
+		rc = vdpa_domain_apply(vf->domain, &vf->member, table, err);
+	}
+	pthread_mutex_lock(&vf->lock);
+	if (suspended) {
+		vf->suspend = false;
+		config_changed_locked(vf);
+	}
+	pthread_mutex_unlock(&vf->lock);
+	return rc == -EAGAIN ? 0 : rc;
+}
+
+/* The regions of @mem, which is what the library has mapped of @msg. */
+static int
+table_from_vhost(struct vdpa_vf *vf, const struct vdpa_msg *msg, struct vdpa_table **ret,
+	struct vfe_error *err)
+{
+	struct vdpa_region regions[VDPA_MAX_REGIONS] = {0};
+	const struct rte_vhost_mem_region *r;
+	struct rte_vhost_memory *mem;
+	uint32_t i, n = msg->payload.memory.nr_regions;
+	int rc;
+
+	if (n == 0 || n > VDPA_MAX_REGIONS ||
+		msg->hdr.size != 8 + n * sizeof(struct vdpa_msg_region))
+		return vfe_error_set(
+			err, -EINVAL, "%u memory regions in %u bytes", n, msg->hdr.size);
+	if (rte_vhost_get_mem_table(vf->vid, &mem) < 0)
+		return vfe_error_set(err, -EIO, "no memory table");
+	for (i = 0; i < mem->nregions && i < VDPA_MAX_REGIONS; i++) {
+		r = &mem->regions[i];
+		regions[i] = (struct vdpa_region){
+			.gpa = r->guest_phys_addr,
+			.size = r->size,
+			.uva = r->guest_user_addr,
+			.fd = r->fd,
+			.fd_offset = r->host_user_addr - (uint64_t)(uintptr_t)r->mmap_addr,
+		};
+	}
+	rc = vdpa_table_create(regions, mem->nregions, ret, err);
+	free(mem);
+	return rc;
+}
+
+static int
+on_set_mem_table(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	struct vdpa_table *table, *old;
+	struct vfe_error err = {0};
+	int rc;
+
+	rc = table_from_vhost(vf, msg, &table, &err);
+	if (rc < 0)
+		return complain(vf, "%s", err.text);
+	pthread_mutex_lock(&vf->lock);
+	old = vf->table;
+	if (vdpa_table_equal(old, table)) {
+		pthread_mutex_unlock(&vf->lock);
+		vdpa_table_put(table);
+		return 0;
+	}
+	vf->table = table;
+	pthread_mutex_unlock(&vf->lock);
+	rc = table_apply(vf, table, &err);
+	if (rc < 0) {
+		VDPA_LOG(ERR, mem, vf->name, "memory refused: %s", err.text);
+		pthread_mutex_lock(&vf->lock);
+		vdpa_vf_set_error_locked(vf, err.text);
+		vf->table = old;
+		pthread_mutex_unlock(&vf->lock);
+		old = table;
+	}
+	vdpa_table_put(old);
+	return rc;
+}
+
+/* --- rings --- */
+
+static struct vdpa_ring *
+ring_of_state(struct vdpa_vf *vf, const struct vdpa_msg *msg)
+{
+	return &vf->rings[msg->payload.state.index];
+}
+
+static int
+on_set_vring_num(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	struct vdpa_ring *ring = ring_of_state(vf, msg);
+	uint32_t num = msg->payload.state.num, qid = msg->payload.state.index;
+
+	if (!vfe_is_pow2(num) || num > vf->queues[qid].max_size)
+		return complain(vf, "ring %u: size %u, the device has at most %u", qid, num,
+			vf->queues[qid].max_size);
+	pthread_mutex_lock(&vf->lock);
+	if (ring->size != num)
+		config_changed_locked(vf);
+	ring->size = (uint16_t)num;
+	pthread_mutex_unlock(&vf->lock);
+	return 0;
+}
+
+static int
+on_set_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	if (msg->payload.state.num > UINT16_MAX)
+		return complain(
+			vf, "ring %u: base %u", msg->payload.state.index, msg->payload.state.num);
+	pthread_mutex_lock(&vf->lock);
+	ring_of_state(vf, msg)->base = (uint16_t)msg->payload.state.num;
+	pthread_mutex_unlock(&vf->lock);
+	return 0;
+}
+
+/* Before the library: keep the addresses to ourselves. */
+static int
+before_set_vring_addr(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	if ((msg->payload.addr.flags & ~(uint32_t)VDPA_MSG_VRING_F_LOG) != 0)
+		return complain(vf, "ring %u: address flags %#x", msg->payload.addr.index,
+			msg->payload.addr.flags);
+	vf->addr_msg = msg->payload.addr;
+	msg->payload.addr.flags = 0;
+	msg->payload.addr.desc = NO_ADDRESS;
+	msg->payload.addr.avail = NO_ADDRESS;
+	msg->payload.addr.used = NO_ADDRESS;
+	msg->payload.addr.log = 0;
+	return 0;
+}
+
+static int
+on_set_vring_addr(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	const struct vdpa_msg_addr *addr = &vf->addr_msg;
+	struct vdpa_ring *ring = &vf->rings[msg->payload.addr.index], next = *ring;
+	struct vfe_error err = {0};
+	struct vdpa_applied where;
+
+	next.desc = addr->desc;
+	next.avail = addr->avail;
+	next.used = addr->used;
+	next.has_addr = true;
+	if (ring->size == 0)
+		return complain(vf, "ring %u: address before size", addr->index);
+	if (vdpa_ring_translate(vf->table, &next, &where, &err) < 0)
+		return complain(vf, "ring %u: %s", addr->index, err.text);
+	pthread_mutex_lock(&vf->lock);
+	if (!ring->has_addr || ring->desc != next.desc || ring->avail != next.avail ||
+		ring->used != next.used)
+		config_changed_locked(vf);
+	*ring = next;
+	pthread_mutex_unlock(&vf->lock);
+	return 0;
+}
+
+/* The eventfd that came with a KICK or CALL, as the library has stored it; NULL = none. */
+static int
+ring_fd(struct vdpa_vf *vf, struct vdpa_msg *msg, uint16_t qid, bool kick, struct vdpa_fd **ret)
+{
+	struct rte_vhost_vring vring;
+	int fd;
+
+	*ret = NULL;
+	if ((msg->payload.u64 & VDPA_MSG_RING_NOFD) != 0)
+		return 0;
+	if (rte_vhost_get_vhost_vring(vf->vid, qid, &vring) < 0)
+		return complain(vf, "ring %u: not there", qid);
+	fd = kick ? vring.kickfd : vring.callfd;
+	*ret = vdpa_fd_create(fd);
+	if (*ret == NULL)
+		return complain(vf, "ring %u: %s fd %d is no eventfd: %s", qid,
+			kick ? "kick" : "call", fd, strerror(errno));
+	return 0;
+}
+
+static int
+on_set_vring_kick(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	uint16_t qid = msg->payload.u64 & VDPA_MSG_RING_MASK;
+	struct vdpa_ring *ring = &vf->rings[qid];
+	struct vdpa_fd *fd, *old;
+	int rc;
+
+	rc = ring_fd(vf, msg, qid, true, &fd);
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&vf->lock);
+	old = ring->kick;
+	ring->kick = fd;
+	/* without protocol features a ring is enabled from its start */
+	if ((vf->features & VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES)) == 0)
+		ring->enabled = true;
+	if (!ring->kicked)
+		config_changed_locked(vf);
+	ring->kicked = true;
+	pthread_mutex_unlock(&vf->lock);
+	vdpa_fd_put(old);
+	return 0;
+}
+
+static int
+on_set_vring_call(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	uint16_t qid = msg->payload.u64 & VDPA_MSG_RING_MASK;
+	struct vdpa_ring *ring = &vf->rings[qid];
+	struct vdpa_fd *fd, *old;
+	int rc;
+
+	rc = ring_fd(vf, msg, qid, false, &fd);
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&vf->lock);
+	old = ring->call;
+	ring->call = fd;
+	vf->tend_seq++;
+	pthread_mutex_unlock(&vf->lock);
+	vdpa_fd_put(old);
+	return 0;
+}
+
+static int
+on_set_vring_enable(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	struct vdpa_ring *ring = ring_of_state(vf, msg);
+
+	if (msg->payload.state.num > 1)
+		return complain(
+			vf, "ring %u: enable %u", msg->payload.state.index, msg->payload.state.num);
+	pthread_mutex_lock(&vf->lock);
+	if (ring->enabled != msg->payload.state.num && vdpa_ring_started(ring))
+		config_changed_locked(vf);
+	ring->enabled = msg->payload.state.num;
+	pthread_mutex_unlock(&vf->lock);
+	return 0;
+}
+
+/*
+ * Before the library, which answers with what we give it. The first ring suspends the VF; for the
+ * others it is stopped already. See suspend_check() for what comes after.
+ */
+static int
+before_get_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	uint16_t qid = (uint16_t)msg->payload.state.index, idx;
+	bool started;
+
+	pthread_mutex_lock(&vf->lock);
+	started = vdpa_ring_started(&vf->rings[qid]);
+	pthread_mutex_unlock(&vf->lock);
+	if (started)
+		vdpa_vf_suspend_wait(vf);
+	idx = vdpa_ring_index(vf, qid);
+	rte_vhost_set_vring_base(vf->vid, qid, idx, idx);
+	VDPA_LOG(DEBUG, vhost, vf->name, "ring %u stands at %u", qid, idx);
+
+	pthread_mutex_lock(&vf->lock);
+	ring_clear(&vf->rings[qid]);
+	vf->rings[qid].base = idx;
+	if (started) {
+		config_changed_locked(vf);
+		vf->suspend = vdpa_vf_wants_run_locked(vf);
+		vf->suspend_until = vfe_deadline_in_ms(VDPA_SUSPEND_GRACE_MS);
+	}
+	pthread_mutex_unlock(&vf->lock);
+	vdpa_vf_post(vf);
+	return 0;
+}
+
+/* Deprecated, and read in different ways; what all agree on is that the rings stop. */
+static int
+before_reset_owner(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	uint16_t qid;
+
+	msg_close_fds(msg);
+	pthread_mutex_lock(&vf->lock);
+	for (qid = 0; qid < vf->nr_queues; qid++)
+		ring_clear(&vf->rings[qid]);
+	vf->status = 0;
+	config_changed_locked(vf);
+	pthread_mutex_unlock(&vf->lock);
+	return HANDLED;
+}
+
+/* --- back-end channel, configuration space --- */
+
+static int
+before_set_slave_fd(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	socklen_t len = sizeof(int);
+	int type, old;
+
+	if ((vf->protocol_features & VFE_BIT(VDPA_PROTOCOL_F_SLAVE_REQ)) == 0)
+		return complain(vf, "a back-end channel that was not negotiated");
+	if (!msg_has_fds(msg))
+		return 0; /* another librte_vhost: no doorbell pages with that one */
+	if (msg->nr_fds != 1)
+		return complain(vf, "%d fds for the back-end channel", msg->nr_fds);
+	if (getsockopt(msg->fds[0], SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM)
+		return complain(vf, "the back-end channel is no stream socket");
+	pthread_mutex_lock(&vf->lock);
+	old = vf->new_slave_fd;
+	vf->new_slave_fd = msg->fds[0];
+	pthread_mutex_unlock(&vf->lock);
+	msg->fds[0] = -1;
+	msg->nr_fds = 0;
+	vfe_close(&old);
+	vdpa_vf_post(vf);
+	return HANDLED;
+}
+
+/* The library passes no offset to get_config(). */
+static int
+before_get_config(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	if (msg->payload.config.size > VDPA_MSG_CONFIG_MAX ||
+		msg->hdr.size != 12 + msg->payload.config.size)
+		return complain(vf, "%u bytes of configuration space in %u bytes",
+			msg->payload.config.size, msg->hdr.size);
+	vf->config_msg_off = msg->payload.config.offset;
+	return 0;
+}
+
+static int
+ops_get_config(int vid, uint8_t *buf, uint32_t size)
+{
+	struct vdpa_vf *vf = vid >= 0 && vid < MAX_VIDS ? vf_of_vid[vid] : NULL;
+
+	if (vf == NULL || !vfe_range_inside(vf->config_msg_off, size, sizeof(vf->config)))
+		return -1;
+	pthread_mutex_lock(&vf->lock);
+	memcpy(buf, (const uint8_t *)&vf->config + vf->config_msg_off, size);
+	pthread_mutex_unlock(&vf->lock);
+	return 0;
+}
+
+/* --- the table --- */
+
+/* Where a message has its ring index. */
+enum ring_field {
+	RING_NONE,
+	RING_STATE, /* u32 index */
+	RING_FILE,  /* low byte of a u64, with the flag for no fd */
+};
+
+static const struct message {
+	const char *name; /* NULL = refused */
+	uint32_t size;    /* least payload */
+	enum ring_field ring;
+	int (*before)(struct vdpa_vf *vf, struct vdpa_msg *msg); /* 0, HANDLED, < 0 = refused */
+	int (*after)(struct vdpa_vf *vf, struct vdpa_msg *msg);  /* 0, < 0 = refused */
+} messages[VDPA_MSG_MAX] = {
+	[VDPA_MSG_GET_FEATURES] = {"GET_FEATURES", 0, RING_NONE, NULL, NULL},
+	[VDPA_MSG_SET_FEATURES] = {"SET_FEATURES", 8, RING_NONE, NULL, on_set_features},
+	[VDPA_MSG_SET_OWNER] = {"SET_OWNER", 0, RING_NONE, NULL, NULL},
+	[VDPA_MSG_RESET_OWNER] = {"RESET_OWNER", 0, RING_NONE, before_reset_owner, NULL},
+	[VDPA_MSG_SET_MEM_TABLE] = {"SET_MEM_TABLE", 8, RING_NONE, NULL, on_set_mem_table},
+	[VDPA_MSG_SET_VRING_NUM] = {"SET_VRING_NUM", 8, RING_STATE, NULL, on_set_vring_num},
+	[VDPA_MSG_SET_VRING_ADDR] = {"SET_VRING_ADDR", 40, RING_STATE, before_set_vring_addr,
+		on_set_vring_addr},
+	[VDPA_MSG_SET_VRING_BASE] = {"SET_VRING_BASE", 8, RING_STATE, NULL, on_set_vring_base},
+	[VDPA_MSG_GET_VRING_BASE] = {"GET_VRING_BASE", 8, RING_STATE, before_get_vring_base, NULL},
+	[VDPA_MSG_SET_VRING_KICK] = {"SET_VRING_KICK", 8, RING_FILE, NULL, on_set_vring_kick},
+	[VDPA_MSG_SET_VRING_CALL] = {"SET_VRING_CALL", 8, RING_FILE, NULL, on_set_vring_call},
+	[VDPA_MSG_SET_VRING_ERR] = {"SET_VRING_ERR", 8, RING_FILE, NULL, NULL},
+	[VDPA_MSG_GET_PROTOCOL_FEATURES] = {"GET_PROTOCOL_FEATURES", 0, RING_NONE, NULL, NULL},
+	[VDPA_MSG_SET_PROTOCOL_FEATURES] = {"SET_PROTOCOL_FEATURES", 8, RING_NONE, NULL,
+		on_set_protocol_features},
+	[VDPA_MSG_GET_QUEUE_NUM] = {"GET_QUEUE_NUM", 0, RING_NONE, NULL, NULL},
+	[VDPA_MSG_SET_VRING_ENABLE] = {"SET_VRING_ENABLE", 8, RING_STATE, NULL,
+		on_set_vring_enable},
+	[VDPA_MSG_NET_SET_MTU] = {"NET_SET_MTU", 8, RING_NONE, NULL, on_net_set_mtu},
+	[VDPA_MSG_SET_SLAVE_REQ_FD] = {"SET_SLAVE_REQ_FD", 0, RING_NONE, before_set_slave_fd, NULL},
+	[VDPA_MSG_GET_CONFIG] = {"GET_CONFIG", 12, RING_NONE, before_get_config, NULL},
+	[VDPA_MSG_SET_STATUS] = {"SET_STATUS", 8, RING_NONE, NULL, on_set_status},
+	[VDPA_MSG_GET_STATUS] = {"GET_STATUS", 0, RING_NONE, NULL, NULL},
+};
+
+static const struct message *
+message_find(uint32_t request)
+{
+	if (request >= VDPA_MSG_MAX || messages[request].name == NULL)
+		return NULL;
+	return &messages[request];
+}
+
+/* Syntax: known, long enough, a ring that is there. */
+static int
+message_check(struct vdpa_vf *vf, const struct message *m, const struct vdpa_msg *msg)
+{
+	uint64_t ring = 0;
+
+	if (m == NULL)
+		return complain(vf, "request %u is not supported", msg->hdr.request);
+	if ((msg->hdr.flags & VDPA_MSG_F_REPLY) != 0)
+		return complain(vf, "%s is marked as an answer", m->name);
+	if (msg->hdr.size < m->size || msg->hdr.size > sizeof(msg->payload))
+		return complain(
+			vf, "%s has %u bytes, expected %u", m->name, msg->hdr.size, m->size);
+	if (m->ring == RING_STATE)
+		ring = msg->payload.state.index;
+	else if (m->ring == RING_FILE)
+		ring = msg->payload.u64 & ~(uint64_t)VDPA_MSG_RING_NOFD;
+	if (ring >= vf->nr_queues)
+		return complain(
+			vf, "%s for ring %#" PRIx64 ", there are %u", m->name, ring, vf->nr_queues);
+	return 0;
+}
+
+static enum rte_vhost_msg_result
+before_message(int vid, void *arg)
+{
+	struct vdpa_vf *vf = vid >= 0 && vid < MAX_VIDS ? vf_of_vid[vid] : NULL;
+	struct vdpa_msg *msg = arg;
+	const struct message *m = message_find(msg->hdr.request);
+	int rc;
+
+	if (vf == NULL)
+		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+	rc = message_check(vf, m, msg);
+	if (rc == 0 && m->before != NULL)
+		rc = m->before(vf, msg);
+	if (rc == HANDLED)
+		return RTE_VHOST_MSG_RESULT_OK;
+	if (rc == 0)
+		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+	msg_close_fds(msg);
+	return RTE_VHOST_MSG_RESULT_ERR;
+}
+
+static enum rte_vhost_msg_result
+after_message(int vid, void *arg)
+{
+	struct vdpa_vf *vf = vid >= 0 && vid < MAX_VIDS ? vf_of_vid[vid] : NULL;
+	struct vdpa_msg *msg = arg;
+	const struct message *m = message_find(msg->hdr.request);
+	int rc = 0;
+
+	if (vf == NULL || m == NULL)
+		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+	if (m->after != NULL) {
+		rc = m->after(vf, msg);
+		vdpa_vf_post(vf);
+	}
+	return rc < 0 ? RTE_VHOST_MSG_RESULT_ERR : RTE_VHOST_MSG_RESULT_OK;
+}
+
+static const struct rte_vhost_user_extern_ops extern_ops = {
+	.pre_msg_handle = before_message,
+	.post_msg_handle = after_message,
+};
+
+/* --- connections --- */
+
+int
+vfe_vdpa_vf_connect(const struct vfe_bdf *bdf, int vid, struct vfe_error *err)
+{
+	struct vdpa_vf *vf = vdpa_vf_find(bdf);
+	char name[VFE_BDF_STR_SIZE];
+	bool busy;
+
+	if (vf == NULL)
+		return vfe_error_set(
+			err, -ENODEV, "VF %s is not managed", vfe_bdf_format(bdf, name));
+	if (vid < 0 || vid >= MAX_VIDS)
+		return vfe_error_set(err, -EINVAL, "vhost device %d is out of range", vid);
+	pthread_mutex_lock(&vf->lock);
+	busy = vf->vid >= 0 || vf->removing;
+	if (!busy)
+		vf->vid = vid;
+	pthread_mutex_unlock(&vf->lock);
+	if (busy)
+		return vfe_error_set(
+			err, -EBUSY, "%s has a front-end, or is being removed", vf->name);
+	vf_of_vid[vid] = vf;
+	if (rte_vhost_extern_callback_register(vid, &extern_ops, NULL) < 0) {
+		vfe_vdpa_vf_disconnect(vid);
+		return vfe_error_set(err, -EIO, "%s: cannot install message handlers", vf->name);
+	}
+	vdpa_conn_set_timeout(vid);
+	VDPA_LOG(INFO, vhost, vf->name, "front-end connected");
+	vdpa_vf_post(vf);
+	return 0;
+}
+
+void
+vfe_vdpa_vf_disconnect(int vid)
+{
+	struct vdpa_table *table;
+	struct vdpa_vf *vf;
+	uint16_t qid;
+	int slave_fd;
+
+	if (vid < 0 || vid >= MAX_VIDS)
+		return;
+	vf = atomic_exchange(&vf_of_vid[vid], NULL);
+	if (vf == NULL)
+		return;
+	vdpa_domain_set_leaving(vf->domain, &vf->member, true);
+	pthread_mutex_lock(&vf->lock);
+	vf->vid = -1;
+	vf->features = 0;
+	vf->protocol_features = 0;
+	vf->status = 0;
+	for (qid = 0; qid < vf->nr_queues; qid++) {
+		ring_clear(&vf->rings[qid]);
+		vf->rings[qid].size = 0;
+		vf->rings[qid].enabled = false;
+	}
+	table = vf->table;
+	vf->table = NULL;
+	vf->suspend = false;
+	vf->needs_clean = true;
+	vf->drop_slave = true;
+	slave_fd = vfe_fd_take(&vf->new_slave_fd);
+	config_changed_locked(vf);
+	pthread_mutex_unlock(&vf->lock);
+	vdpa_table_put(table);
+	vfe_close(&slave_fd);
+	VDPA_LOG(INFO, vhost, vf->name, "front-end disconnected");
+	vdpa_vf_post(vf);
+}
+
+/* --- rte_vdpa --- */
+
+static int
+ops_get_queue_num(struct rte_vdpa_device *dev, uint32_t *ret)
+{
+	struct vdpa_vf *vf = vdpa_vf_of_device(dev);
+
+	if (vf == NULL)
+		return -1;
+	*ret = vf->nr_queues / 2u; /* pairs, for net */
+	return 0;
+}
+
+static int
+ops_get_features(struct rte_vdpa_device *dev, uint64_t *ret)
+{
+	struct vdpa_vf *vf = vdpa_vf_of_device(dev);
+
+	if (vf == NULL)
+		return -1;
+	*ret = vdpa_net_features_offered(vf->vdev.device_features);
+	return 0;
+}
+
+static int
+ops_get_protocol_features(struct rte_vdpa_device *dev, uint64_t *ret)
+{
+	(void)dev;
+	*ret = vdpa_net_protocol_features();
+	return 0;
+}
+
+/* The library has these as a must; the message handlers do the work. */
+static int
+ops_nothing(int vid)
+{
+	(void)vid;
+	return 0;
+}
+
+static int
+ops_set_vring_state(int vid, int vring, int state)
+{
+	(void)vid;
+	(void)vring;
+	(void)state;
+	return 0;
+}
+
+/* The connection's end when the socket is unregistered, which destroy_connection() is not told. */
+static int
+ops_dev_cleanup(int vid)
+{
+	vfe_vdpa_vf_disconnect(vid);
+	return 0;
+}
+
+struct rte_vdpa_dev_ops vdpa_ops = {
+	.get_queue_num = ops_get_queue_num,
+	.get_features = ops_get_features,
+	.get_protocol_features = ops_get_protocol_features,
+	.dev_conf = ops_nothing,
+	.dev_close = ops_nothing,
+	.dev_cleanup = ops_dev_cleanup,
+	.set_vring_state = ops_set_vring_state,
+	.set_features = ops_nothing,
+	.get_config = ops_get_config,
+};

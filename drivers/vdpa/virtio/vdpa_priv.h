@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * What the files of the vDPA driver share: PFs, VFs, and who owns what of them.
+ *
+ * A VF has a desired configuration, which the message handlers write, and an applied one, which
+ * the state machine on the reactor brings the device to. The handlers change the former under
+ * vf->lock, count vf->seq up and post the VF; they wait for the device only where vhost-user needs
+ * it (GET_VRING_BASE, memory that goes away).
+ *
+ * Locks, in the order in which they are taken: the registry's, vf->lock, those of a domain. None
+ * of them is held while something waits, but for the domain's change_lock (see vdpa_mem.c).
+ */
+
+#ifndef VDPA_PRIV_H
+#define VDPA_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "vdpa_log.h"
+#include "vdpa_loop.h"
+#include "vdpa_mem.h"
+#include "vdpa_msg.h"
+#include "vfe_pci.h"
+#include "vfe_state.h"
+#include "vfe_vdpa.h"
+#include "vfe_virtio.h"
+#include "vfe_virtio_admin.h"
+
+struct rte_vdpa_device;
+
+enum {
+	VDPA_SUSPEND_TIMEOUT_MS = 5000, /* the vhost thread waits this long for one VF */
+	VDPA_SUSPEND_GRACE_MS = 20,     /* between GET_VRING_BASE of the rings of a VF */
+	VDPA_PARK_TIMEOUT_MS = 15000,   /* removal waits this long for a VF to be parked */
+	VDPA_RESET_TIMEOUT_MS = 120000, /* when probing */
+	VDPA_STOP_TIMEOUT_MS = 3000,    /* reset as the last means to stop a VF */
+	VDPA_SLAVE_TIMEOUT_MS = 30000,  /* an answer of the front-end on the back-end channel */
+};
+
+/* --- fds that several threads use --- */
+
+struct vdpa_fd {
+	unsigned int refs; /* atomic */
+	int fd;
+};
+
+/* Duplicates @fd, which must be an eventfd. Returns NULL with errno. */
+struct vdpa_fd *vdpa_fd_create(int fd);
+struct vdpa_fd *vdpa_fd_get(struct vdpa_fd *fd); /* NULL is fine */
+void vdpa_fd_put(struct vdpa_fd *fd);            /* NULL is fine */
+
+/* Add 1 to the eventfd; never blocks, whatever its other owners do with it. */
+void vdpa_fd_signal(struct vdpa_fd *fd);
+void vdpa_fd_fini(void);
+
+/* --- physical functions --- */
+
+struct vdpa_pf {
+	TAILQ_ENTRY(vdpa_pf) next; /* registry */
+	struct vfe_bdf bdf;
+	char name[VFE_BDF_STR_SIZE];
+	unsigned int nr_vfs; /* registry */
+
+	/* set up by the provisioning thread, used by the reactor while not lost */
+	struct vfe_pci_dev *pci;
+	struct vfe_pci_domain *domain;
+	struct vfe_dma_arena *arena;
+	struct vfe_virtio_dev vdev;
+	struct vfe_pci_sriov sriov;
+	struct vfe_admin *admin;     /* reactor only; NULL when lost */
+	struct vfe_admin *new_admin; /* on its way there */
+	struct vdpa_watch admin_watch;
+	struct vdpa_watch lost_watch;
+	struct vdpa_timer timer;
+
+	atomic_bool lost;
+	uint64_t device_features; /* written by the provisioning thread before it is published */
+	uint16_t device_id;
+	atomic_uint_least64_t commands;
+	atomic_uint_least64_t errors;
+};
+
+/* --- virtual functions --- */
+
+/* What a queue of the device is; fixed while the device is open. */
+struct vdpa_queue {
+	uint16_t max_size;
+	uint16_t notify_off;
+	uint16_t notify_data;
+	struct vfe_pci_doorbell doorbell;
+	bool page_mappable; /* the doorbell has a page of its own that a guest may map */
+};
+
+/* What the front-end wants of a ring. */
+struct vdpa_ring {
+	bool has_addr;
+	bool kicked; /* SET_VRING_KICK has come: with an address, the ring is started */
+	bool enabled;
+	uint16_t size;
+	uint16_t base; /* SET_VRING_BASE */
+	uint64_t desc; /* addresses in the front-end */
+	uint64_t avail;
+	uint64_t used;
+	struct vdpa_fd *kick; /* NULL = none */
+	struct vdpa_fd *call;
+};
+
+/* What the device has been told of a ring. */
+struct vdpa_applied {
+	bool started;
+	bool enabled;
+	uint16_t size;
+	uint16_t start_idx;
+	uint64_t desc; /* guest addresses */
+	uint64_t avail;
+	uint64_t used;
+	struct vdpa_fd *call;
+};
+
+enum vdpa_notifier_state {
+	VDPA_NOTIFIER_NONE, /* to be offered when the ring runs */
+	VDPA_NOTIFIER_SENT,
+	VDPA_NOTIFIER_ON,
+	VDPA_NOTIFIER_OFF, /* refused, or not possible */
+};
+
+/* Doorbells of a ring; reactor only, but for the counters. */
+struct vdpa_bell {
+	int relay; /* slot, -1 = none */
+	struct vdpa_fd *relay_fd;
+	enum vdpa_notifier_state notifier;
+	atomic_uint_least64_t relayed;
+};
+
+/* The channel on which we send requests to the front-end; reactor only. */
+struct vdpa_slave {
+	int fd;
+	struct vdpa_watch watch;
+	struct vdpa_timer timer;
+	uint32_t pending; /* request that waits for its reply, 0 = none */
+	uint16_t pending_qid;
+	uint8_t rx[24];
+	size_t rx_len;
+	uint64_t features; /* protocol features of the connection */
+};
+
+/* States of a VF. The first ones are stable: the machine leaves them for a reason from outside. */
+enum vdpa_state {
+	VDPA_S_IDLE,    /* reset: not running, not frozen */
+	VDPA_S_FROZEN,  /* frozen by the admin queue, with or without a guest's configuration */
+	VDPA_S_RUNNING, /* for a guest */
+	VDPA_S_LOST,    /* its transport has failed, or it could not be stopped */
+	VDPA_S_NR_STABLE,
+	VDPA_S_QUIESCE = VDPA_S_NR_STABLE, /* command in flight */
+	VDPA_S_FREEZE,
+	VDPA_S_PREPARE, /* job: memory, rings, interrupts, blob */
+	VDPA_S_RESTORE, /* command */
+	VDPA_S_UNQUIESCE,
+	VDPA_S_START,
+	VDPA_S_PARK,       /* command: RESTORE of the parked blob */
+	VDPA_S_CLEAN,      /* job: interrupts withdrawn, memory unmapped; parked then */
+	VDPA_S_CLEAN_LOST, /* the same for a lost VF */
+	VDPA_S_CLEAN_IDLE, /* the same for a VF that has been reset */
+	VDPA_S_TEND,       /* job while running: eventfds, configuration space */
+	VDPA_S_RESET,      /* job: stop by its own registers */
+	VDPA_S_NR,
+};
+
+struct vdpa_vf {
+	TAILQ_ENTRY(vdpa_vf) next; /* registry */
+	struct vfe_bdf bdf;
+	char name[VFE_BDF_STR_SIZE];
+	char uuid[37];
+	struct vdpa_pf *pf;
+	uint16_t vf_index;
+	uint16_t nr_queues; /* data queues */
+	struct rte_vdpa_device *vdpa;
+	struct vdpa_domain *domain;
+	struct vdpa_member member;
+
+	/* used by one job at a time, or by the provisioning thread while there is none */
+	struct vfe_pci_dev *pci;
+	struct vfe_virtio_dev vdev;
+	struct vdpa_queue *queues; /* vdev.num_queues */
+	struct vfe_state blob_state;
+	void *blob;
+	size_t blob_size;
+	size_t blob_len;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* state, lost, needs_clean */
+
+	/* --- desired; protected by lock --- */
+	int vid;       /* -1 = no front-end */
+	bool removing; /* or the service ends */
+	uint64_t features;
+	uint64_t protocol_features;
+	uint8_t status;
+	struct vdpa_ring *rings; /* nr_queues */
+	struct vdpa_table *table;
+	uint64_t seq; /* counts changes that the device must be told by a restore */
+	bool suspend; /* the rings are being stopped */
+	struct vfe_deadline suspend_until;
+	int new_slave_fd;  /* -1 = none; for the reactor to take */
+	bool drop_slave;   /* front-end has gone */
+	uint64_t tend_seq; /* counts changes of eventfds and configuration interrupts */
+
+	/* --- vhost thread: the message under way --- */
+	uint32_t config_msg_off;
+	struct vdpa_msg_addr addr_msg;
+
+	/* --- applied; written by the reactor or the job, under lock --- */
+	enum vdpa_state state;
+	bool lost;
+	bool needs_clean; /* memory or interrupts of a front-end that has gone are there */
+	bool guest_blob;  /* the device holds a guest's configuration */
+	uint64_t applied_seq;
+	uint64_t failed_seq; /* do not try again before seq changes; 0 = none */
+	uint64_t applied_tend_seq;
+	uint64_t driver_features;
+	struct vdpa_applied *applied;      /* nr_queues */
+	struct vfe_wire_net_config config; /* of the device, little-endian */
+	bool config_changed;               /* to be told to the front-end */
+	char last_error[256];
+	uint64_t suspend_begin_ns;
+	uint64_t resume_begin_ns;
+	uint64_t last_suspend_ns;
+	uint64_t last_resume_ns;
+	struct vdpa_ratelimit {
+		uint64_t window_ns;
+		unsigned int count;
+	} complaints;
+
+	/* --- doorbells --- */
+	atomic_bool running;
+	struct vdpa_bell *bells; /* nr_queues */
+
+	/* --- reactor --- */
+	struct vdpa_work step; /* run the state machine */
+	struct vdpa_timer suspend_timer;
+	struct vdpa_timer retry_timer;
+	struct vdpa_watch lost_watch;
+	struct vdpa_watch config_watch;
+	int config_fd; /* eventfd of vector 0 */
+	struct vdpa_slave slave;
+	unsigned int cmd_seq; /* of the command in flight, 0 = none */
+	struct vdpa_cmd {
+		struct vdpa_vf *vf;
+		unsigned int seq;
+	} cmds[4];
+	unsigned int last_cmd_seq;
+
+	/* --- job --- */
+	struct vdpa_work job;
+	struct vdpa_work job_done;
+	bool job_flies; /* reactor */
+	int job_status;
+	struct vfe_error job_err;
+};
+
+/* vdpa_dev.c: registry and information */
+struct vdpa_globals {
+	char vfio_user_dir[256];
+	uint32_t transport_timeout_ms;
+	uint32_t reset_timeout_ms;
+	void (*on_lost)(void *ctx, const struct vfe_bdf *bdf, const char *why);
+	void *ctx;
+};
+extern struct vdpa_globals vdpa_globals;
+struct vdpa_pf *vdpa_pf_find(const struct vfe_bdf *bdf);
+struct vdpa_vf *vdpa_vf_find(const struct vfe_bdf *bdf);
+struct vdpa_vf *vdpa_vf_of_device(const struct rte_vdpa_device *dev);
+struct vdpa_vf *vdpa_vf_first(const struct vdpa_pf *pf); /* any VF of @pf (NULL = any) or NULL */
+struct vdpa_pf *vdpa_pf_of_vf(const struct vfe_bdf *bdf, int *ret_index); /* NULL = none */
+void vdpa_pf_register(struct vdpa_pf *pf);
+void vdpa_pf_unregister(struct vdpa_pf *pf);
+void vdpa_vf_register(struct vdpa_vf *vf);
+void vdpa_vf_unregister(struct vdpa_vf *vf);
+void vdpa_vf_for_each(void (*fn)(struct vdpa_vf *vf, const void *arg), const void *arg);
+int vdpa_code(struct vfe_vdpa_error *err, enum vfe_vdpa_code code, int neg_errno);
+
+/* vdpa_pf.c */
+int vdpa_pf_reattach(struct vdpa_pf *pf, struct vfe_vdpa_error *err);
+void vdpa_pf_rearm(struct vdpa_pf *pf); /* reactor, after submitting */
+/*
+ * Have @submit submit a command on the reactor, wait for its end and copy @out_size bytes of its
+ * result. Provisioning thread.
+ */
+int vdpa_pf_command(struct vdpa_pf *pf,
+	int (*submit)(struct vdpa_pf *pf, void *arg, vfe_admin_done done, void *ctx), void *arg,
+	void *out, size_t out_size, struct vfe_error *err);
+
+/* vdpa_vf.c */
+int vdpa_vf_reattach(struct vdpa_vf *vf, struct vfe_vdpa_error *err);
+void vdpa_vf_begin_removal(struct vdpa_vf *vf); /* it parks from now on */
+void vdpa_vf_remove_now(struct vdpa_vf *vf);    /* waits until it is parked, whatever happens */
+
+/* vdpa_migrate.c: the state machine */
+void vdpa_vf_machine_init(struct vdpa_vf *vf);
+void vdpa_vf_post(struct vdpa_vf *vf);                 /* any thread */
+bool vdpa_vf_stopped_locked(const struct vdpa_vf *vf); /* the device touches no guest memory */
+void vdpa_vf_set_error_locked(struct vdpa_vf *vf, const char *text);
+void vdpa_vf_lost(struct vdpa_vf *vf, const char *why); /* any thread; ends the transport */
+const char *vdpa_state_name(const struct vdpa_vf *vf);
+/*
+ * Stop the device and keep it stopped until vf->suspend is false again. Waits, at most
+ * VDPA_SUSPEND_TIMEOUT_MS; a VF that does not stop is lost, and reaches no memory any more.
+ */
+void vdpa_vf_suspend_wait(struct vdpa_vf *vf);
+
+/* vdpa_queue.c: what is done with rings and interrupts, on a worker */
+int vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err); /* blob to restore is vf->blob */
+int vdpa_vf_clean(struct vdpa_vf *vf, struct vfe_error *err);
+int vdpa_vf_tend(struct vdpa_vf *vf, struct vfe_error *err);
+void vdpa_vf_blob_parked(struct vdpa_vf *vf); /* reactor, no job in flight */
+void vdpa_vf_kick_all(struct vdpa_vf *vf);    /* doorbells and call eventfds, once each */
+bool vdpa_ring_started(const struct vdpa_ring *ring);
+int vdpa_ring_translate(const struct vdpa_table *table, const struct vdpa_ring *ring,
+	struct vdpa_applied *ret, struct vfe_error *err);
+/* Where the ring stands: the guest's used index, else what the front-end said. */
+uint16_t vdpa_ring_index(struct vdpa_vf *vf, uint16_t qid);
+bool vdpa_vf_wants_run_locked(const struct vdpa_vf *vf);
+
+/* vdpa_relay.c */
+int vdpa_relay_start(struct vfe_error *err);
+void vdpa_relay_stop(void);
+/* Ring @doorbell with @value when @kick is signalled and *@gate is true. Slot or -errno. */
+int vdpa_relay_add(struct vdpa_fd *kick, const struct vfe_pci_doorbell *doorbell, uint32_t value,
+	const atomic_bool *gate, atomic_uint_least64_t *count);
+void vdpa_relay_del(int slot);  /* the doorbell is not used any more when this returns */
+void vdpa_relay_poke(int slot); /* ring it from the relay: the device could not take it now */
+void vdpa_vf_relay_sync(struct vdpa_vf *vf); /* reactor: slots follow the rings */
+
+/* vdpa_notifier.c; reactor */
+void vdpa_slave_init(struct vdpa_vf *vf);
+void vdpa_slave_sync(struct vdpa_vf *vf); /* take or drop the channel, send what is due */
+void vdpa_slave_close(struct vdpa_vf *vf);
+
+/* vdpa_net.c */
+uint64_t vdpa_net_features_offered(uint64_t device_features);
+uint64_t vdpa_net_features_driver(uint64_t device_features, uint64_t guest_features);
+uint64_t vdpa_net_protocol_features(void);
+int vdpa_net_nr_queues(struct vfe_virtio_dev *vdev, uint16_t *ret, struct vfe_error *err);
+int vdpa_net_config_read(
+	struct vfe_virtio_dev *vdev, struct vfe_wire_net_config *ret, struct vfe_error *err);
+uint16_t vdpa_net_mtu(const struct vfe_wire_net_config *config, uint64_t device_features);
+bool vdpa_net_link_up(const struct vfe_wire_net_config *config, uint64_t device_features);
+
+/* vdpa_ops.c */
+struct rte_vdpa_dev_ops;
+extern struct rte_vdpa_dev_ops vdpa_ops;
+
+/* vdpa_conn.c: the connection of a front-end */
+void vdpa_conn_set_timeout(int vid);
+
+#endif /* VDPA_PRIV_H */
