@@ -242,7 +242,7 @@ struct identify {
 static void
 identify_end(struct identify *id, int status, const struct vfe_error *err)
 {
-	id->done(id->ctx, status, NULL, 0, err);
+	id->done(id->ctx, status, NULL, 0, status < 0 ? err : NULL);
 	free(id);
 }
 
