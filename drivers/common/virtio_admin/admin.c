@@ -316,7 +316,7 @@ static void
 refuse_locked(
 	struct vfe_admin *a, struct cmd_list *from, struct admin_cmd *c, struct cmd_list *done)
 {
-	vfe_error_set(&c->err, 0, "the device answers status 0x%02x (%s%s) after %u tries",
+	vfe_error_set(&c->err, 0, "the device answers status 0x%02x (%s%s) to try %u",
 		c->last_status, status_name(c->last_status),
 		(c->last_status & VFE_ADMIN_S_DNR) != 0 ? ", do not retry" : "", c->tries);
 	finish_locked(a, from, c, -EIO, done);

@@ -442,7 +442,7 @@ test_register_that_is_never_answered_times_out(void **state)
 	struct env *e = *state;
 	uint32_t v;
 
-	assert_int_equal(open_function(&e->fn, 100, &e->dev, &e->err), 0);
+	assert_int_equal(open_function(&e->fn, 500, &e->dev, &e->err), 0);
 	atomic_store(&e->fn.hang, true);
 	assert_int_equal(vfe_pci_bar_read(e->dev, 0, 0, &v, 4, &e->err), -ETIMEDOUT);
 	assert_int_equal(vfe_pci_bar_read(e->dev, 0, 0, &v, 4, &e->err), -ENODEV);

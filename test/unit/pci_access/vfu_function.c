@@ -160,7 +160,7 @@ vfu_function_prepare(struct vfu_function *fn, const char *bdf)
 		fn->io_fds[i] = (struct vfe_vfu_server_io_fd){
 			.offset = (4 + i) * FN_PAGE,
 			.size = 2,
-			.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
+			.fd = eventfd(0, EFD_CLOEXEC), /* blocking: the client must see to it */
 		};
 		assert(fn->io_fds[i].fd >= 0);
 	}
