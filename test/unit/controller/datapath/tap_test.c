@@ -10,6 +10,8 @@
 #include <fcntl.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <poll.h>
@@ -497,6 +499,48 @@ names_are_checked(void **state)
 	end();
 }
 
+static void
+delete_interface(void)
+{
+	struct {
+		struct nlmsghdr hdr;
+		struct ifinfomsg info;
+	} req = {
+		.hdr = {.nlmsg_len = sizeof(req),
+			.nlmsg_type = RTM_DELLINK,
+			.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+		.info = {.ifi_index = (int)dp_port_ifindex(rig.port)},
+	};
+	uint8_t ack[512];
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+	assert_true(fd >= 0);
+	assert_int_equal(send(fd, &req, sizeof(req), 0), sizeof(req));
+	assert_true(recv(fd, ack, sizeof(ack), 0) > 0);
+	close(fd);
+}
+
+/* Somebody deletes the representor: an error with its name, and transmit packets are dropped. */
+static void
+deleted_interface_is_reported(void **state)
+{
+	uint8_t frame[100];
+
+	(void)state;
+	begin(RIG_EVENT_IDX);
+	rig_post(&rig, RX, 1526, 10);
+	delete_interface();
+	rig_wait_broken(&rig, 1);
+	assert_int_equal(rig.broken_qid, RX);
+	assert_non_null(strstr(rig.broken_why, "TAP vfe-t0 was deleted"));
+	make_frame(frame, sizeof(frame), our_mac);
+	rig_send(&rig, TX, NULL, frame, sizeof(frame), 1);
+	rig_show(&rig, TX);
+	rig_wait(&rig, TX, NULL);
+	assert_int_equal(rig_stats(&rig, TX).dropped, 1);
+	end();
+}
+
 /* An interface that somebody else made stays when we go. */
 static void
 existing_interface_is_kept(void **state)
@@ -592,6 +636,7 @@ main(void)
 		cmocka_unit_test(transmit_waits_while_the_tap_is_full),
 		cmocka_unit_test(stop_gives_back_what_was_taken_ahead),
 		cmocka_unit_test(hostile_receive_buffer_breaks_the_queue),
+		cmocka_unit_test(deleted_interface_is_reported),
 		cmocka_unit_test(names_are_checked),
 		cmocka_unit_test(existing_interface_is_kept),
 	};
