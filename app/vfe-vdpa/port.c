@@ -91,7 +91,6 @@ on_new_connection(int vid)
 	struct vfe_error err;
 	struct vfe_bdf bdf;
 	struct port *port;
-	bool busy;
 	int ret;
 
 	if (rte_vhost_get_ifname(vid, path, sizeof(path)) < 0)
@@ -99,17 +98,13 @@ on_new_connection(int vid)
 
 	pthread_mutex_lock(&ports.lock);
 	port = port_find_path_locked(path);
-	busy = port != NULL && port->vid >= 0;
 	if (port != NULL)
 		bdf = port->bdf;
 	pthread_mutex_unlock(&ports.lock);
 	if (port == NULL)
 		return -1;
-	if (busy) {
-		SVC_LOG(WARNING, "%s: second front-end on %s refused", port->name, path);
-		return -1;
-	}
 
+	/* refuses a second front-end, but takes a new one for one that has hung up */
 	ret = vfe_vdpa_vf_connect(&bdf, vid, &err);
 	if (ret < 0) {
 		SVC_LOG(ERR, "%s: front-end on %s refused: %s", port->name, path, err.text);

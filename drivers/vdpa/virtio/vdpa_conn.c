@@ -48,27 +48,43 @@ fd_is_connection(int fd, const char *path)
 	return getsockname(fd, (struct sockaddr *)&name, &len) == 0 && name_is(&name, len, path);
 }
 
-void
-vdpa_conn_set_timeout(int vid)
+/* Returns whether @fd had no timeout before. */
+static bool
+set_timeout(int fd, const struct timeval *timeout)
+{
+	struct timeval now = {0};
+	socklen_t len = sizeof(now);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &now, &len) < 0 || now.tv_sec != 0)
+		return false;
+	return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, timeout, sizeof(*timeout)) == 0 &&
+	       setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, timeout, sizeof(*timeout)) == 0;
+}
+
+int
+vdpa_conn_find(int vid)
 {
 	const struct timeval timeout = {.tv_sec = CONN_TIMEOUT_S};
 	char path[PATH_MAX];
 	struct dirent *entry;
+	int fd, ret = -1;
 	DIR *dir;
-	int fd;
 
 	if (rte_vhost_get_ifname(vid, path, sizeof(path)) < 0)
-		return;
+		return -1;
 	dir = opendir("/proc/self/fd");
 	if (dir == NULL)
-		return;
+		return -1;
 	while ((entry = readdir(dir)) != NULL) {
 		fd = (int)strtol(entry->d_name, NULL, 10);
 		if (entry->d_name[0] == '.' || !fd_is_connection(fd, path))
 			continue;
-		if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0 ||
-			setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) < 0)
-			VDPA_LOG(WARNING, vhost, path, "cannot set a timeout on the connection");
+		/* a connection that has this already is an older one, on its way out */
+		if (!set_timeout(fd, &timeout))
+			continue;
+		vfe_close(&ret);
+		ret = vfe_fd_dup(fd);
 	}
 	closedir(dir);
+	return ret < 0 ? -1 : ret;
 }

@@ -504,6 +504,7 @@ vdpa_vf_machine_init(struct vdpa_vf *vf)
 	vf->config_watch.fd = -1;
 	vf->config_fd = -1;
 	vf->new_slave_fd = -1;
+	vf->conn_fd = -1;
 	vf->vid = -1;
 	vf->state = VDPA_S_IDLE;
 	vf->seq = 1;

@@ -16,6 +16,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -209,22 +210,41 @@ table_apply(struct vdpa_vf *vf, struct vdpa_table *table, struct vfe_error *err)
 	return rc == -EAGAIN ? 0 : rc;
 }
 
-/* The regions of @mem, which is what the library has mapped of @msg. */
+/* A table of what the message says, and of the fds beside it. */
 static int
-table_from_vhost(struct vdpa_vf *vf, const struct vdpa_msg *msg, struct vdpa_table **ret,
-	struct vfe_error *err)
+table_from_message(struct vdpa_msg *msg, struct vdpa_table **ret, struct vfe_error *err)
+{
+	struct vdpa_region regions[VDPA_MAX_REGIONS] = {0};
+	const struct vdpa_msg_region *r;
+	uint32_t i, n = msg->payload.memory.nr_regions;
+
+	if (n > VDPA_MAX_REGIONS || msg->hdr.size != 8 + n * sizeof(*r) || msg->nr_fds != (int)n)
+		return vfe_error_set(err, -EINVAL, "%u memory regions in %u bytes with %d fds", n,
+			msg->hdr.size, msg->nr_fds);
+	for (i = 0; i < n; i++) {
+		r = &msg->payload.memory.regions[i];
+		regions[i] = (struct vdpa_region){
+			.gpa = r->gpa,
+			.size = r->size,
+			.uva = r->uva,
+			.fd = msg->fds[i],
+			.fd_offset = r->mmap_offset,
+		};
+	}
+	return vdpa_table_create(regions, n, ret, err);
+}
+
+/* The same of what the library has made of the message, when it hides the fds. */
+static int
+table_from_library(int vid, struct vdpa_table **ret, struct vfe_error *err)
 {
 	struct vdpa_region regions[VDPA_MAX_REGIONS] = {0};
 	const struct rte_vhost_mem_region *r;
 	struct rte_vhost_memory *mem;
-	uint32_t i, n = msg->payload.memory.nr_regions;
+	uint32_t i;
 	int rc;
 
-	if (n == 0 || n > VDPA_MAX_REGIONS ||
-		msg->hdr.size != 8 + n * sizeof(struct vdpa_msg_region))
-		return vfe_error_set(
-			err, -EINVAL, "%u memory regions in %u bytes", n, msg->hdr.size);
-	if (rte_vhost_get_mem_table(vf->vid, &mem) < 0)
+	if (rte_vhost_get_mem_table(vid, &mem) < 0)
 		return vfe_error_set(err, -EIO, "no memory table");
 	for (i = 0; i < mem->nregions && i < VDPA_MAX_REGIONS; i++) {
 		r = &mem->regions[i];
@@ -241,15 +261,32 @@ table_from_vhost(struct vdpa_vf *vf, const struct vdpa_msg *msg, struct vdpa_tab
 	return rc;
 }
 
+/*
+ * Before the library, which would map whatever it gets, and loses the fd of a region that it
+ * cannot map.
+ */
+static int
+before_set_mem_table(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	struct vfe_error err = {0};
+
+	vdpa_table_put(vf->table_msg);
+	vf->table_msg = NULL;
+	if (msg_has_fds(msg) && table_from_message(msg, &vf->table_msg, &err) < 0)
+		return complain(vf, "%s", err.text);
+	return 0;
+}
+
 static int
 on_set_mem_table(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
-	struct vdpa_table *table, *old;
+	struct vdpa_table *table = vf->table_msg, *old;
 	struct vfe_error err = {0};
 	int rc;
 
-	rc = table_from_vhost(vf, msg, &table, &err);
-	if (rc < 0)
+	(void)msg;
+	vf->table_msg = NULL;
+	if (table == NULL && table_from_library(vf->vid, &table, &err) < 0)
 		return complain(vf, "%s", err.text);
 	pthread_mutex_lock(&vf->lock);
 	old = vf->table;
@@ -552,7 +589,8 @@ static const struct message {
 	[VDPA_MSG_SET_FEATURES] = {"SET_FEATURES", 8, RING_NONE, NULL, on_set_features},
 	[VDPA_MSG_SET_OWNER] = {"SET_OWNER", 0, RING_NONE, NULL, NULL},
 	[VDPA_MSG_RESET_OWNER] = {"RESET_OWNER", 0, RING_NONE, before_reset_owner, NULL},
-	[VDPA_MSG_SET_MEM_TABLE] = {"SET_MEM_TABLE", 8, RING_NONE, NULL, on_set_mem_table},
+	[VDPA_MSG_SET_MEM_TABLE] = {"SET_MEM_TABLE", 8, RING_NONE, before_set_mem_table,
+		on_set_mem_table},
 	[VDPA_MSG_SET_VRING_NUM] = {"SET_VRING_NUM", 8, RING_STATE, NULL, on_set_vring_num},
 	[VDPA_MSG_SET_VRING_ADDR] = {"SET_VRING_ADDR", 40, RING_STATE, before_set_vring_addr,
 		on_set_vring_addr},
@@ -650,6 +688,25 @@ static const struct rte_vhost_user_extern_ops extern_ops = {
 
 /* --- connections --- */
 
+/*
+ * The library may see the new connection of a front-end before the end of the old one: what has
+ * hung up is over.
+ */
+static void
+drop_dead_connection(struct vdpa_vf *vf)
+{
+	struct pollfd p = {.events = POLLRDHUP};
+	int vid;
+
+	pthread_mutex_lock(&vf->lock);
+	vid = vf->vid;
+	p.fd = vf->conn_fd;
+	if (vid >= 0 && (p.fd < 0 || poll(&p, 1, 0) == 0))
+		vid = -1;
+	pthread_mutex_unlock(&vf->lock);
+	vfe_vdpa_vf_disconnect(vid);
+}
+
 int
 vfe_vdpa_vf_connect(const struct vfe_bdf *bdf, int vid, struct vfe_error *err)
 {
@@ -662,6 +719,7 @@ vfe_vdpa_vf_connect(const struct vfe_bdf *bdf, int vid, struct vfe_error *err)
 			err, -ENODEV, "VF %s is not managed", vfe_bdf_format(bdf, name));
 	if (vid < 0 || vid >= MAX_VIDS)
 		return vfe_error_set(err, -EINVAL, "vhost device %d is out of range", vid);
+	drop_dead_connection(vf);
 	pthread_mutex_lock(&vf->lock);
 	busy = vf->vid >= 0 || vf->removing;
 	if (!busy)
@@ -670,12 +728,12 @@ vfe_vdpa_vf_connect(const struct vfe_bdf *bdf, int vid, struct vfe_error *err)
 	if (busy)
 		return vfe_error_set(
 			err, -EBUSY, "%s has a front-end, or is being removed", vf->name);
+	vf->conn_fd = vdpa_conn_find(vid);
 	vf_of_vid[vid] = vf;
 	if (rte_vhost_extern_callback_register(vid, &extern_ops, NULL) < 0) {
 		vfe_vdpa_vf_disconnect(vid);
 		return vfe_error_set(err, -EIO, "%s: cannot install message handlers", vf->name);
 	}
-	vdpa_conn_set_timeout(vid);
 	VDPA_LOG(INFO, vhost, vf->name, "front-end connected");
 	vdpa_vf_post(vf);
 	return 0;
@@ -686,8 +744,8 @@ vfe_vdpa_vf_disconnect(int vid)
 {
 	struct vdpa_table *table;
 	struct vdpa_vf *vf;
+	int slave_fd, conn_fd;
 	uint16_t qid;
-	int slave_fd;
 
 	if (vid < 0 || vid >= MAX_VIDS)
 		return;
@@ -711,10 +769,14 @@ vfe_vdpa_vf_disconnect(int vid)
 	vf->needs_clean = true;
 	vf->drop_slave = true;
 	slave_fd = vfe_fd_take(&vf->new_slave_fd);
+	conn_fd = vfe_fd_take(&vf->conn_fd);
 	config_changed_locked(vf);
 	pthread_mutex_unlock(&vf->lock);
 	vdpa_table_put(table);
+	vdpa_table_put(vf->table_msg);
+	vf->table_msg = NULL;
 	vfe_close(&slave_fd);
+	vfe_close(&conn_fd);
 	VDPA_LOG(INFO, vhost, vf->name, "front-end disconnected");
 	vdpa_vf_post(vf);
 }

@@ -206,6 +206,7 @@ struct vdpa_vf {
 	uint64_t seq; /* counts changes that the device must be told by a restore */
 	bool suspend; /* the rings are being stopped */
 	struct vfe_deadline suspend_until;
+	int conn_fd;       /* of the front-end, to see whether it is alive; -1 = unknown */
 	int new_slave_fd;  /* -1 = none; for the reactor to take */
 	bool drop_slave;   /* front-end has gone */
 	uint64_t tend_seq; /* counts changes of eventfds and configuration interrupts */
@@ -213,6 +214,7 @@ struct vdpa_vf {
 	/* --- vhost thread: the message under way --- */
 	uint32_t config_msg_off;
 	struct vdpa_msg_addr addr_msg;
+	struct vdpa_table *table_msg;
 
 	/* --- applied; written by the reactor or the job, under lock --- */
 	enum vdpa_state state;
@@ -356,6 +358,7 @@ struct rte_vdpa_dev_ops;
 extern struct rte_vdpa_dev_ops vdpa_ops;
 
 /* vdpa_conn.c: the connection of a front-end */
-void vdpa_conn_set_timeout(int vid);
+/* Give the connection of @vid a timeout. A duplicate of its fd, or -1. */
+int vdpa_conn_find(int vid);
 
 #endif /* VDPA_PRIV_H */
