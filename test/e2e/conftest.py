@@ -32,14 +32,18 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     lab = getattr(item, 'funcargs', {}).get('lab')
-    if report.failed and lab is not None:
+    if lab is None:
+        return
+    if report.failed:
         for name, text in lab.logs():
             tail = '\n'.join(text.splitlines()[-LOG_LINES:])
             report.sections.append(('end of ' + name, tail))
+    if report.when == 'teardown' and not os.environ.get('VFE_KEEP_LOGS'):
+        lab.remove()
 
 
 @pytest.fixture
-def lab(request):
+def lab():
     """A Lab that leaves nothing behind; a part that does fails the test."""
     the_lab = Lab()
     yield the_lab
@@ -47,8 +51,6 @@ def lab(request):
     left += ['socket ' + s for s in the_lab.sockets()]
     if os.environ.get('VFE_KEEP_LOGS'):
         print('logs: ' + the_lab.logdir)
-    else:
-        request.addfinalizer(the_lab.remove)
     assert not left, 'left behind: ' + ', '.join(left)
 
 

@@ -218,8 +218,8 @@ class Guest:
 
     def check_kernel(self):
         """The guest's kernel found nothing to complain about."""
-        bad = re.compile(r'WARNING:|BUG:|Oops|WATCHDOG|is not a head|virtio.*(fail|error|broken)',
-                         re.I)
+        bad = re.compile(r'WARNING:|BUG:|Oops:|NETDEV WATCHDOG|is not a head|'
+                         r'virtio.*([Ff]ail|[Ee]rror|broken)')
         lines = [s for s in self.run('dmesg').split('\n') if bad.search(s)]
         assert not lines, '%s: its kernel complains:\n%s' % (self.name, '\n'.join(lines))
 
@@ -241,6 +241,10 @@ class Guest:
         self.process.close()
         for s in self._sockets:
             s.close()
+        for nic in self.nics:
+            # a QEMU that is killed leaves the sockets on which it listened
+            if nic.server and os.path.exists(nic.path):
+                os.unlink(nic.path)
         self.process = None
 
 
