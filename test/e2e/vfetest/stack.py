@@ -50,7 +50,12 @@ class Stack:
         return self.service.info(vf_bdf(vf))
 
     def host_up(self, vf):
-        """Configure the representor; again after a restart of the controller made a new one."""
+        """Configure the representor; again after a restart of the controller made a new one.
+
+        Its address stays the same, or the guest's neighbour cache would hold the test up.
+        """
+        self.netns.run('ip', 'link', 'set', representor(vf), 'address',
+                       '02:00:00:00:77:%02x' % vf)
         self.netns.configure(representor(vf), self.host(vf) + '/24')
 
     def guest(self, *vfs, queues=1, options=None, **guest_options):
