@@ -20,15 +20,16 @@ enum arc {
 };
 
 /*
- * Rows: from; columns: to. QUIESCED is the only neighbour of FREEZED, and may be asked for at any
- * time by a driver that has forgotten what it did before its restart.
+ * Rows: from; columns: to. The service goes by QUIESCED in both directions; the incumbent's debug
+ * command takes the short cut. QUIESCED may be asked for at any time by a driver that has forgotten
+ * what it did before its restart. Only a reset leads back to INIT.
  */
 static const enum arc arcs[4][4] = {
-	/*                        INIT     RUNNING  QUIESCED FREEZED */
-	[VFE_ADMIN_VF_INIT] = {STAY, RUN, STOP, ILLEGAL},
-	[VFE_ADMIN_VF_RUNNING] = {ILLEGAL, STAY, STOP, ILLEGAL},
+	/*                        INIT     RUNNING QUIESCED FREEZED */
+	[VFE_ADMIN_VF_INIT] = {STAY, RUN, STOP, STOP},
+	[VFE_ADMIN_VF_RUNNING] = {ILLEGAL, STAY, STOP, STOP},
 	[VFE_ADMIN_VF_QUIESCED] = {ILLEGAL, RUN, STAY, MARK},
-	[VFE_ADMIN_VF_FREEZED] = {ILLEGAL, ILLEGAL, MARK, STAY},
+	[VFE_ADMIN_VF_FREEZED] = {ILLEGAL, RUN, MARK, STAY},
 };
 
 static const char *const names[] = {"INIT", "RUNNING", "QUIESCED", "FREEZED"};
@@ -46,23 +47,22 @@ blob_free(struct function_blob *blob)
 	*blob = (struct function_blob){0};
 }
 
-/*
- * Rings that do not start are the driver's mistake, not one of the command: the device is RUNNING,
- * needs a reset, and says so.
- */
 static int
 run(struct function *vf, struct vfe_error *err)
 {
-	struct vfe_error why;
+	int rc;
 
 	if (vf->restore.data != NULL)
 		return vfe_error_set(err, -EPERM,
 			"the restored state is not complete: %zu bytes so far", vf->restore.len);
 	/* interrupts first: starting looks at the rings, which may want to signal */
 	vfe_vdev_set_quiet(vf->vdev, false);
-	if (vfe_vdev_live(vf->vdev) && function_queues_start(vf, &why) < 0)
-		function_fail(vf, "%s", why.text);
-	return 0;
+	if (!vfe_vdev_live(vf->vdev))
+		return 0;
+	rc = function_queues_start(vf, err);
+	if (rc < 0)
+		vfe_vdev_set_quiet(vf->vdev, vf->internal != VFE_ADMIN_VF_INIT);
+	return rc;
 }
 
 int

@@ -18,7 +18,7 @@ const char *migrate_status_name(enum vfe_admin_vf_status status);
 /*
  * Go to @to: stopping drains all queues, RUNNING starts them at their indices. Returns 0, or -errno
  * with a text, and then nothing has changed: -EINVAL (unknown status), -EPERM (no such transition,
- * or a state that is only half restored).
+ * or a state that is only half restored), or why the queues do not start.
  */
 int migrate_set_status(struct function *vf, uint16_t to, struct vfe_error *err);
 
