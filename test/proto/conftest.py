@@ -44,7 +44,7 @@ class ControllerRig:
         self.witness = NetDriver(Client(self.daemon.vf_socket(0)), size=2 << 20)
         self.witness.start()
         self.witness.echo()
-        self.baseline = self.daemon.fds()
+        self.baseline = self.daemon.stable_fds()
         self.pid = self.daemon.pid
 
     def client(self, index=1, **kwargs):
@@ -89,10 +89,10 @@ class ServiceRig(ControllerRig):
         self.witness = self.front_end(0)
         self.witness.start()
         self.witness.echo()
-        self.idle = self.service.fds()  # without VF 1
+        self.idle = self.service.stable_fds()  # without VF 1
         self.add(1)
-        self.baseline = self.service.fds()
-        self.controller_baseline = self.controller.fds()
+        self.baseline = self.service.stable_fds()
+        self.controller_baseline = self.controller.stable_fds()
 
     def path(self, index):
         return os.path.join(self.work, f'vhost{index}')

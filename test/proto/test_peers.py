@@ -36,6 +36,7 @@ def testpmd(work):
     finally:
         process.kill()
         process.wait()
+        shutil.rmtree(f'/var/run/dpdk/prototp{os.getpid()}', ignore_errors=True)
 
 
 @pytest.mark.parametrize('pairs,indirect', [(1, False), (1, True), (2, False)])

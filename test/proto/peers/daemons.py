@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -88,6 +89,17 @@ class Daemon:
 
     def fds(self):
         return len(os.listdir(f'/proc/{self.pid}/fd'))
+
+    def stable_fds(self, quiet=0.15, timeout=5.0):
+        """The number of fds when it has not changed for a while: a baseline."""
+        deadline = time.monotonic() + timeout * SLOW
+        count, since = self.fds(), time.monotonic()
+        while time.monotonic() - since < quiet:
+            assert time.monotonic() < deadline, f'{self.name}: the number of fds never settles'
+            time.sleep(0.01)
+            if self.fds() != count:
+                count, since = self.fds(), time.monotonic()
+        return count
 
     def fd_names(self):
         names = []
@@ -219,17 +231,35 @@ class Refused(AssertionError):
 class Service(Daemon):
     """dpdk-vfe-vdpa; a vhost-user socket server unless `client`."""
 
+    count = 0
+
     def __init__(self, directory, pci_dir, client=False, name='service'):
         rpc_path = os.path.join(directory, f'{name}.sock')
         self.directory = directory
+        Service.count += 1
+        self.prefix = f'proto{os.getpid()}-{Service.count}'
         argv = [SERVICE, '--no-huge', '-m', '128', '--no-telemetry',
-                '--file-prefix', f'proto{os.getpid()}', '-a', '0000:00:00.0',
+                '--file-prefix', self.prefix, '-a', '0000:00:00.0',
                 '--log-level=.,7', '--']
         if client:
             argv.append('--client')
         argv += ['--vfio-user-dir', pci_dir, '--rpc-socket', rpc_path,
                  '--iface', os.path.join(directory, 'vf-')]
         super().__init__(name, argv, directory, rpc_path)
+
+    def stop(self, timeout=20.0):
+        try:
+            super().stop(timeout)
+        finally:
+            self._forget_eal()
+
+    def kill(self):
+        super().kill()
+        self._forget_eal()
+
+    def _forget_eal(self):
+        """DPDK leaves its folder of run-time files behind, and of a killed process everything."""
+        shutil.rmtree(os.path.join('/var/run/dpdk', self.prefix), ignore_errors=True)
 
     def manage(self, method, **params):
         """A mgmtpf or vf call; raises Refused when errno is not 0."""
