@@ -365,6 +365,10 @@ class Server(threading.Thread):
     def _serve(self):
         while not self._stopping:
             msg_id, command, flags, _, body, fds = recv_message(self.sock)
+            if flags & 0xf == F_REPLY:  # to a command that a hook has sent
+                for fd in fds:
+                    os.close(fd)
+                continue
             self.counts[command] = self.counts.get(command, 0) + 1
             reply = Reply(msg_id, command)
             try:
