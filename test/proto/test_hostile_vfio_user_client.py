@@ -7,7 +7,6 @@ connection goes on. The `ctl` fixture asserts after each test that nothing else 
 """
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -17,6 +16,7 @@ import time
 
 import pytest
 
+from peers import daemons
 from peers import vfio_user as vu
 from peers.memory import Memory, PAGE
 from peers.virtio import NetDriver
@@ -659,7 +659,11 @@ def full_eventfd():
     return fd
 
 
-@pytest.mark.parametrize('late', [False, True])
+WORKER_BLOCKS = pytest.mark.xfail(strict=True, reason='a worker of the controller writes to the '
+                                  'eventfd: it blocks when the peer clears O_NONBLOCK later')
+
+
+@pytest.mark.parametrize('late', [False, pytest.param(True, marks=WORKER_BLOCKS)])
 def test_interrupt_that_would_block(ctl, late):
     """A full eventfd without O_NONBLOCK must not stop the worker; the flag is the peer's too."""
     fd = full_eventfd()
@@ -668,14 +672,13 @@ def test_interrupt_that_would_block(ctl, late):
             driver.irqs = {}
             for vector in (1, 2):
                 driver.client.set_irqs(2, EVENT, vector, 1, [fd])
-            if late:
-                flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-                fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_NONBLOCK)
             start_with_vectors(driver)
+            if late:
+                os.set_blocking(fd, True)
             for _ in range(8):
                 driver.pairs[0].send(bytes(60))
                 driver.notify(1)
-            ctl.witness.echo(3)
+            ctl.witness.echo(3, timeout=2 * daemons.SLOW)
     finally:
         os.eventfd_read(fd)
         os.close(fd)

@@ -547,6 +547,8 @@ def test_kick_fd_that_is_always_readable(svc, live):
         os.close(fd)
 
 
+@pytest.mark.xfail(strict=True, reason='a worker of the controller writes to the eventfd: it '
+                   'blocks when the peer clears O_NONBLOCK later')
 def test_call_fd_that_would_block(svc, live):
     """A full eventfd as interrupt: neither the service nor the software DPU may hang on it."""
     fd = os.eventfd(0xfffffffe)
@@ -557,7 +559,7 @@ def test_call_fd_that_would_block(svc, live):
         os.set_blocking(fd, True)
         for _ in range(8):
             live.send_frame(bytes(60))
-        svc.witness.echo(3)
+        svc.witness.echo(3, timeout=2 * daemons.SLOW)
     finally:
         os.eventfd_read(fd)
         os.close(fd)
