@@ -318,10 +318,8 @@ read_lm_prov(const struct json_key *key, const json_t *value, const char *path, 
 
 /* Keys of the user guide that have no meaning without the hardware are checked all the same. */
 static const struct json_key document_keys[] = {
-	{"ib_dev_p0", json_read_string, RAW(ib_dev[0]), 0, IB_DEV_SIZE},
 	{"ib_dev_p1", json_read_string, RAW(ib_dev[1]), 0, IB_DEV_SIZE},
 	{"ib_dev_lag", json_read_string, RAW(ib_dev[2]), 0, IB_DEV_SIZE},
-	{"ib_dev_for_static_pf", json_read_string, RAW(ib_dev[3]), 0, IB_DEV_SIZE},
 	{"is_lag", json_read_bool, RAW(flags[0]), 0, 0},
 	{"recovery", json_read_bool, RAW(flags[1]), 0, 0},
 	{"sf_pool_force_destroy", json_read_bool, RAW(flags[2]), 0, 0},
@@ -332,13 +330,15 @@ static const struct json_key document_keys[] = {
 	{"eth_vq_workers", json_read_u32, RAW(numbers[3]), 1, 24},
 	{"admin_cmd_workers", json_read_u32, RAW(numbers[4]), 1, 16},
 	/* those from here on mean something; see NR_IGNORED_KEYS */
+	{"ib_dev_p0", json_read_string, RAW(ib_dev[0]), 0, IB_DEV_SIZE},
+	{"ib_dev_for_static_pf", json_read_string, RAW(ib_dev[3]), 0, IB_DEV_SIZE},
 	{"lm_prov", read_lm_prov, RAW(lm_prov), 0, 16},
 	{"static_pf", read_static_pf, RAW(static_pf), 0, 0},
 	{"vf", read_vf, RAW(vf), 0, 0},
 	{"software_dpu", read_software_dpu, 0, 0, 0},
 };
 
-enum { NR_IGNORED_KEYS = 13 };
+enum { NR_IGNORED_KEYS = 11 };
 
 static void
 note_ignored(const json_t *document, struct config *config)
