@@ -37,9 +37,12 @@ def representor(index, pf=0):
 
 
 class Controller:
-    """virtio-net-controller in a namespace; its TAPs appear there."""
+    """virtio-net-controller in a namespace; its TAPs appear there.
 
-    def __init__(self, lab, netns, vfs=2, qp_num=4, backend=None, vf_backends=None,
+    VFs have TAP back ends unless vf_backend names another type.
+    """
+
+    def __init__(self, lab, netns, vfs=2, qp_num=4, vf_backend=None,
                  polling=False, workers=1, worker_cpus=None, mtu=1500, cpus=None):
         self._lab = lab
         self._netns = netns
@@ -52,8 +55,9 @@ class Controller:
         dpu = {'dir': self.dir, 'rpc_socket': self.socket, 'workers': workers,
                'polling': polling,
                'pfs': [{'bdf': PF, 'type': 'net', 'first_vf': VF_FIRST, 'vf_stride': 1,
-                        'mtu': mtu, 'backend': backend or {'type': 'tap'},
-                        'vfs': {str(k): {'backend': b} for k, b in (vf_backends or {}).items()}}]}
+                        'mtu': mtu}]}
+        if vf_backend is not None:
+            dpu['pfs'][0]['vfs'] = {str(k): {'backend': {'type': vf_backend}} for k in range(vfs)}
         if worker_cpus is not None:
             dpu['worker_cpus'] = worker_cpus
         with open(self.config, 'w') as f:
@@ -80,7 +84,7 @@ class Controller:
         return json.loads(done.stdout)
 
     def stop(self):
-        return self.process.stop()
+        return self.process.stop(30)
 
     def kill(self):
         return self.process.kill()
@@ -90,7 +94,7 @@ class Controller:
             return
         try:
             if self.process.alive:
-                status = self.process.stop()
+                status = self.process.stop(30)
                 if status != 0:
                     raise RuntimeError('the controller ended with status %d' % status)
         finally:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright (c) 2026 The vfe authors
 """testpmd as a packet generator and as the peer of benchmarks."""
-import re
 import subprocess
 import time
 
@@ -79,7 +78,7 @@ def back_end(lab, path, cpu, mode):
 
 
 def version():
-    done = subprocess.run(['dpdk-testpmd', '--version'], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False)
-    match = re.search(r'DPDK (\S+)', done.stdout)
-    return match.group(1) if match else '?'
+    """The version of the installed DPDK."""
+    done = subprocess.run(['pkg-config', '--modversion', 'libdpdk'], stdout=subprocess.PIPE,
+                          text=True, check=False)
+    return done.stdout.strip() or '?'
