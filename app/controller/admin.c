@@ -411,7 +411,7 @@ admin_create(struct function *pf, struct admin **ret, struct vfe_error *err)
 		return vfe_error_set(err, -ENOMEM, "no memory for the admin queue");
 	admin->pf = pf;
 	LIST_INIT(&admin->in_flight);
-	ctl_queue_init(&admin->q, pf->env->loop, &queue_ops, admin);
+	ctl_queue_init(&admin->q, "admin queue", pf->env->loop, &queue_ops, admin);
 	*ret = admin;
 	return 0;
 }

@@ -18,7 +18,7 @@ queue_break(struct ctl_queue *q, const char *why)
 	struct vfe_error copy;
 
 	/* the text lives in the ring, which is about to go */
-	(void)vfe_error_set(&copy, 0, "%s", why);
+	(void)vfe_error_set(&copy, 0, "%s: %s", q->name, why);
 	ctl_queue_stop(q, NULL, NULL);
 	q->ops->broken(q->ctx, copy.text);
 }
@@ -104,10 +104,11 @@ on_poll(struct ev_loop *loop, ev_timer *timer, int revents)
 }
 
 void
-ctl_queue_init(
-	struct ctl_queue *q, struct ev_loop *loop, const struct ctl_queue_ops *ops, void *ctx)
+ctl_queue_init(struct ctl_queue *q, const char *name, struct ev_loop *loop,
+	const struct ctl_queue_ops *ops, void *ctx)
 {
 	memset(q, 0, sizeof(*q));
+	q->name = name;
 	q->loop = loop;
 	q->ops = ops;
 	q->ctx = ctx;

@@ -32,11 +32,12 @@ struct ctl_queue_ops {
 
 	void (*signal)(void *ctx); /* interrupt the driver */
 
-	/* The driver broke the queue; it is stopped already. */
+	/* The driver broke the queue; it is stopped already. @why begins with the name. */
 	void (*broken)(void *ctx, const char *why);
 };
 
 struct ctl_queue {
+	const char *name; /* for texts */
 	struct ev_loop *loop;
 	const struct ctl_queue_ops *ops;
 	void *ctx;
@@ -47,8 +48,9 @@ struct ctl_queue {
 	bool started;
 };
 
-void ctl_queue_init(
-	struct ctl_queue *q, struct ev_loop *loop, const struct ctl_queue_ops *ops, void *ctx);
+/* @name is borrowed. */
+void ctl_queue_init(struct ctl_queue *q, const char *name, struct ev_loop *loop,
+	const struct ctl_queue_ops *ops, void *ctx);
 
 /*
  * Start with @cfg in memory @map, which stays the caller's. @kick_fd is borrowed; -1 means that the

@@ -145,7 +145,7 @@ function_on_broken(void *ctx, uint16_t qid, const char *why)
 	function_check_memory(fn);
 	/* a queue that was stopped meanwhile is not a problem any more */
 	if (fn->queues[qid].started)
-		function_fail(fn, "queue %u: %s", qid, why);
+		function_fail(fn, "%s", why);
 }
 
 /*
@@ -178,8 +178,8 @@ on_features_ok(void *ctx, uint64_t features)
 	int rc = fn->type->set_features(fn, features, &err);
 
 	if (rc < 0) {
-		log_warn("%s: features 0x%llx refused: %s", fn->name, (unsigned long long)features,
-			err.text);
+		app_log_limited(&fn->log_limit, APP_LOG_WARN, "%s: features 0x%llx refused: %s",
+			fn->name, (unsigned long long)features, err.text);
 		return rc;
 	}
 	set_layout(fn, features);
@@ -349,6 +349,7 @@ function_create(struct function *fn, struct function_env *env, const struct conf
 	fn->type = &net_type;
 	fn->notify_fd = -1;
 	fn->log_limit = (struct app_log_limit){.burst = 5, .interval_ms = 10000};
+	fn->client_limit = (struct app_log_limit){.burst = 10, .interval_ms = 10000};
 	ev_init(&fn->reset_timer, on_reset_timer);
 	vfe_bdf_format(&cfg->bdf, fn->name);
 

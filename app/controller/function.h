@@ -119,8 +119,9 @@ struct function {
 	struct function_queue *queues; /* one per slot of vdev */
 	ev_timer reset_timer;
 	enum vfe_admin_vf_status internal;
-	struct vfe_error last_error; /* why the device needs a reset, for people */
-	struct app_log_limit log_limit;
+	struct vfe_error last_error;       /* why the device needs a reset, for people */
+	struct app_log_limit log_limit;    /* of mistakes of the driver */
+	struct app_log_limit client_limit; /* of clients that come and go */
 
 	/* transport */
 	struct vfe_vfu_server *server;
@@ -163,7 +164,7 @@ bool function_queues_running(const struct function *fn);
 /* The device cannot go on: stop it, tell driver and operator. */
 void function_fail(struct function *fn, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* The data path found queue @qid broken; for dp_engine_cfg.on_broken. @ctx is the function. */
+/* Queue @qid is broken, @why names it; for dp_engine_cfg.on_broken. @ctx is the function. */
 void function_on_broken(void *ctx, uint16_t qid, const char *why);
 
 /* Memory of the client that has shrunk fails the device and costs the client its connection. */

@@ -104,7 +104,8 @@ go_on(struct function *fn)
 			return;
 	}
 	fn->waits = false;
-	log_info("%s: its memory is back, going on", fn->name);
+	app_log_limited(
+		&fn->client_limit, APP_LOG_INFO, "%s: its memory is back, going on", fn->name);
 	if (function_queues_start(fn, &err) < 0)
 		function_fail(fn, "%s", err.text);
 }
@@ -281,12 +282,13 @@ on_connected(void *ctx)
 	for (i = 0; i < fn->nr_kicks; i++) {
 		fn->kicks[i].fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		if (fn->kicks[i].fd < 0) {
-			log_err("%s: no eventfd for a doorbell: %s", fn->name, strerror(errno));
+			app_log_limited(&fn->client_limit, APP_LOG_ERR,
+				"%s: no eventfd for a doorbell: %s", fn->name, strerror(errno));
 			vfe_vfu_server_kick_out(fn->server, "no eventfd for a doorbell");
 			break;
 		}
 	}
-	log_info("%s: client connected", fn->name);
+	app_log_limited(&fn->client_limit, APP_LOG_INFO, "%s: client connected", fn->name);
 }
 
 static void
@@ -298,7 +300,8 @@ on_disconnected(void *ctx)
 	/* rings that need no memory of the client do not exist, but be sure before the fds go */
 	function_queues_stop(fn);
 	kicks_close(fn);
-	log_info("%s: client disconnected%s%s", fn->name, why[0] != '\0' ? ": " : "", why);
+	app_log_limited(&fn->client_limit, APP_LOG_INFO, "%s: client disconnected%s%s", fn->name,
+		why[0] != '\0' ? ": " : "", why);
 }
 
 static const struct vfe_vfu_server_ops vfu_ops = {

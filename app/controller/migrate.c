@@ -59,6 +59,7 @@ run(struct function *vf, struct vfe_error *err)
 	vfe_vdev_set_quiet(vf->vdev, false);
 	if (!vfe_vdev_live(vf->vdev))
 		return 0;
+	vf->last_error.text[0] = '\0';
 	rc = function_queues_start(vf, err);
 	if (rc < 0)
 		vfe_vdev_set_quiet(vf->vdev, vf->internal != VFE_ADMIN_VF_INIT);

@@ -82,6 +82,19 @@ is_ctrl_queue(const struct net *net, uint16_t qid)
 	return qid == net_ctrl_qid(net);
 }
 
+/*
+ * A driver can negotiate a control queue and not set it up: a front-end that keeps it to itself
+ * does so. Then nobody will ever say what to receive.
+ */
+static bool
+ctrl_in_use(const struct net *net)
+{
+	uint16_t qid = net_ctrl_qid(net);
+
+	return qid < vfe_vdev_nr_queues(net->fn->vdev) &&
+	       vfe_vdev_queue(net->fn->vdev, qid)->enabled;
+}
+
 /* --- what the driver receives --- */
 
 int
@@ -92,7 +105,7 @@ net_apply_filter(struct net *net)
 	/* addresses that did not fit the table have to be let through with the rest */
 	filter.alluni = filter.alluni || net->unicast_overflow;
 	filter.allmulti = filter.allmulti || net->multicast_overflow;
-	filter.vlan_filter = net_has(net, VFE_NET_F_CTRL_VQ) && net_has(net, VFE_NET_F_CTRL_VLAN);
+	filter.vlan_filter = net_has(net, VFE_NET_F_CTRL_VLAN) && ctrl_in_use(net);
 	return dp_port_set_filter(net->port, &filter);
 }
 
@@ -128,7 +141,7 @@ enabled_pairs(const struct function *fn)
 int
 net_apply_pairs(struct net *net, struct vfe_error *err)
 {
-	if (!net_has(net, VFE_NET_F_CTRL_VQ))
+	if (!ctrl_in_use(net))
 		net->pairs = enabled_pairs(net->fn);
 	return dp_port_set_pairs(net->port, net->pairs, err);
 }

@@ -238,5 +238,5 @@ static const struct ctl_queue_ops queue_ops = {
 void
 net_ctrl_init(struct net *net)
 {
-	ctl_queue_init(&net->ctrl, net->fn->env->loop, &queue_ops, net);
+	ctl_queue_init(&net->ctrl, "control queue", net->fn->env->loop, &queue_ops, net);
 }

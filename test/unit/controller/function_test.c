@@ -102,6 +102,24 @@ without_a_control_queue_all_enabled_pairs_receive_everything(void **state)
 	assert_false(rig_port(vf)->filter.vlan_filter);
 }
 
+/* As a vhost-user front-end does that passes on all that its guest negotiated with it. */
+static void
+a_control_queue_that_is_not_set_up_counts_as_none(void **state)
+{
+	struct rig *rig = *state;
+	struct function *vf = rig_vf(rig, 0);
+
+	rig_connect(vf);
+	rig_map(rig, vf);
+	rig_negotiate(vf, vfe_vdev_features(vf->vdev));
+	for (uint16_t i = 0; i < RIG_CTRL; i++)
+		rig_enable(vf, i);
+	wr(vf, COMMON(device_status), S_ALL, 1);
+	assert_int_equal(rig_port(vf)->pairs, 2);
+	assert_true(rig_port(vf)->filter.promisc);
+	assert_false(rig_port(vf)->filter.vlan_filter);
+}
+
 static void
 with_a_control_queue_one_pair_is_in_use_at_first(void **state)
 {
@@ -150,7 +168,7 @@ a_broken_queue_stops_the_device_until_its_reset(void **state)
 	struct function *vf = rig_vf(rig, 0);
 
 	rig_bring_up(rig, vf);
-	function_on_broken(vf, 1, "head 99 of a queue of 64");
+	function_on_broken(vf, 1, "queue 1: head 99 of a queue of 64");
 	assert_true(needs_reset(vf));
 	assert_string_equal(vf->last_error.text, "queue 1: head 99 of a queue of 64");
 	assert_false(rig_port(vf)->queues[0].started || rig_port(vf)->queues[1].started);
@@ -566,6 +584,7 @@ main(void)
 		T(every_function_has_its_socket),
 		T(driver_ok_starts_the_enabled_queues),
 		T(without_a_control_queue_all_enabled_pairs_receive_everything),
+		T(a_control_queue_that_is_not_set_up_counts_as_none),
 		T(with_a_control_queue_one_pair_is_in_use_at_first),
 		T(a_queue_that_does_not_start_fails_its_device_only),
 		T(a_broken_queue_stops_the_device_until_its_reset),
