@@ -524,8 +524,7 @@ tap_prepare(struct dp_queue *q, struct vfe_error *err)
 	if (tp->stage == NULL) {
 		tp->stage = malloc(sizeof(*tp->stage));
 		if (tp->stage == NULL)
-			return vfe_error_set(
-				err, -ENOMEM, "queue %u: no memory for its buffers", q->qid);
+			return vfe_error_set(err, -ENOMEM, "no memory for receive buffers");
 	}
 	tp->stage->nr = 0;
 	tp->stage->nr_iov = 0;

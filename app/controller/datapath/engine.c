@@ -5,7 +5,6 @@
  */
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "dp.h"
@@ -13,15 +12,10 @@
 static void
 queue_report(struct dp_engine *engine, struct dp_port *port, struct dp_queue *q)
 {
-	char why[sizeof(q->ring.error.text) + 32];
-
-	if (!atomic_exchange(&q->broke, false) || engine->on_broken == NULL)
-		return;
-	snprintf(why, sizeof(why), "queue %u: %s", q->qid, q->ring.error.text);
-	engine->on_broken(port->ctx, q->qid, why);
+	if (atomic_exchange(&q->broke, false) && engine->on_broken != NULL)
+		engine->on_broken(port->ctx, q->qid, q->ring.error.text);
 }
 
-/* The callback may stop queues, but not destroy a port: that is for later, as with any event. */
 static void
 on_broke(struct ev_loop *loop, ev_async *async, int revents)
 {

@@ -157,8 +157,7 @@ queue_take_fds(struct dp_queue *q, const struct dp_queue_cfg *cfg, struct vfe_er
 	if (cfg->call_fd >= 0) {
 		q->call_fd = call_dup(cfg->call_fd);
 		if (q->call_fd < 0)
-			return vfe_error_set(err, q->call_fd,
-				"queue %u: no fd for its interrupt: %s", q->qid,
+			return vfe_error_set(err, q->call_fd, "no fd for the interrupt: %s",
 				strerror(-q->call_fd));
 	}
 	return 0;
@@ -183,14 +182,13 @@ dp_queue_start(
 	int rc;
 
 	if (q == NULL)
-		return vfe_error_set(
-			err, -EINVAL, "queue %u: the back end has %u pairs", qid, port->nr_pairs);
+		return vfe_error_set(err, -EINVAL, "queue %u of %u pairs", qid, port->nr_pairs);
 	if (atomic_load(&q->started))
-		return vfe_error_set(err, -EALREADY, "queue %u is started already", qid);
+		return vfe_error_set(err, -EALREADY, "started already");
 
 	rc = vfe_vring_start(&q->ring, &cfg->ring, port->map, err);
 	if (rc < 0)
-		return vfe_error_prefix(err, rc, "queue %u", qid);
+		return rc;
 	q->call_pending = false;
 	queue_reset_stats(q);
 	rc = queue_take_fds(q, cfg, err);
@@ -203,7 +201,7 @@ dp_queue_start(
 	}
 	rc = dp_worker_call(q->worker, request_start, q);
 	if (rc < 0) {
-		vfe_error_set(err, rc, "queue %u: cannot watch it: %s", qid, strerror(-rc));
+		vfe_error_set(err, rc, "cannot watch the doorbell: %s", strerror(-rc));
 		goto err_stop_ring;
 	}
 	atomic_store(&q->started, true);

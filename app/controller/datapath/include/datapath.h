@@ -28,9 +28,15 @@ enum {
 };
 
 enum dp_backend {
-	DP_BACKEND_NULL,     /* swallows what the guest sends, never delivers */
-	DP_BACKEND_LOOPBACK, /* gives back to receive queue i what came from transmit queue i */
-	DP_BACKEND_TAP,      /* multi-queue TAP with virtio-net header: the representor */
+	DP_BACKEND_NULL, /* swallows what the guest sends, never delivers */
+	/*
+	 * Gives back to receive queue i what came from transmit queue i. While that has no buffers
+	 * packets wait in the transmit queue; what its driver did not negotiate (checksum to be
+	 * filled in, segmentation) or what does not fit is dropped. The receive filter does not
+	 * apply.
+	 */
+	DP_BACKEND_LOOPBACK,
+	DP_BACKEND_TAP, /* multi-queue TAP with virtio-net header: the representor */
 };
 
 struct ev_loop;
@@ -42,8 +48,10 @@ struct dp_engine_cfg {
 	const int *cpus;     /* CPU of each worker, or NULL = not pinned */
 	bool polling;        /* workers never sleep while a queue of theirs is started */
 	/*
-	 * A queue broke (hostile ring, shrunken memory). Called on the control thread.
-	 * @ctx is the port's; @why names queue and value.
+	 * A queue broke (hostile ring, memory gone, TAP deleted). Called on the control thread,
+	 * from the event loop and never from inside one of the functions below. @ctx is the port's;
+	 * @why says what was wrong, with the value, and is gone with the queue's stop. The callback
+	 * may stop queues, but not destroy a port.
 	 */
 	void (*on_broken)(void *ctx, uint16_t qid, const char *why);
 };
@@ -75,7 +83,10 @@ struct dp_queue_cfg {
 	int call_fd; /* eventfd of the queue's MSI-X vector; duplicated; -1 = no interrupt */
 };
 
-/* Start queue @qid with the negotiated @features of ring.features. 0 or -errno with a text. */
+/*
+ * Start queue @qid with the negotiated features of ring.features. 0 or -errno with a text that does
+ * not name the queue; -EALREADY: it is started.
+ */
 int dp_queue_start(
 	struct dp_port *port, uint16_t qid, const struct dp_queue_cfg *cfg, struct vfe_error *err);
 

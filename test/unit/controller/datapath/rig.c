@@ -284,3 +284,14 @@ rig_wait_stats(const struct rig *rig, uint16_t qid, uint64_t n)
 		sched_yield();
 	}
 }
+
+void
+rig_wait_kicks(const struct rig *rig, uint16_t qid, uint64_t n)
+{
+	const struct vfe_deadline deadline = vfe_deadline_in_ms(RIG_TIMEOUT_MS);
+
+	while (rig_stats(rig, qid).kicks < n) {
+		assert(!vfe_deadline_passed(deadline));
+		sched_yield();
+	}
+}

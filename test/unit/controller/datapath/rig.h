@@ -77,4 +77,7 @@ struct dp_queue_stats rig_stats(const struct rig *rig, uint16_t qid);
 /* A wait until the counters of @qid say @packets + @dropped + @errors = @n. */
 struct dp_queue_stats rig_wait_stats(const struct rig *rig, uint16_t qid, uint64_t n);
 
+/* A wait until the worker has seen @n kicks of @qid. */
+void rig_wait_kicks(const struct rig *rig, uint16_t qid, uint64_t n);
+
 #endif /* RIG_H */
