@@ -11,6 +11,7 @@
 #include <getopt.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,8 +20,10 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,6 +33,9 @@ enum {
 	RING_SPACE = 16384,
 	BUF_SIZE = 2048,
 	NET_HDR_SIZE = 12,
+	AVAIL_NO_INTERRUPT = 1,
+	USED_NO_NOTIFY = 1,
+	MAX_HOPS = 8,
 	PAGE = 4096,
 	MEM_SIZE = NR_QUEUES * (RING_SPACE + RING_SIZE * BUF_SIZE),
 	CONNECT_TIMEOUT_MS = 30000,
@@ -453,19 +459,24 @@ await_packet(struct queue *q, bool polled)
 	q->last_used++;
 }
 
-/* One packet there and back. Buffers are used in ring order and given back at once. */
+/*
+ * One packet there and back, or @seen: there, until its buffer is given back. Buffers are used in
+ * ring order and given back at once. With @direct the doorbell is rung whether it is wanted or not.
+ */
 static int64_t
-round_trip(bool polled, bool direct)
+round_trip(bool polled, bool direct, bool seen)
 {
 	struct queue *rx = &queues[0], *tx = &queues[1];
 	int64_t begin = now_ns();
 
 	tx->desc[tx->avail_idx % RING_SIZE].len = NET_HDR_SIZE + 64;
 	publish(tx, 1);
-	if (tx->used[0] == 0)
+	if (direct || (tx->used[0] & USED_NO_NOTIFY) == 0)
 		doorbell(1, direct);
-	await_packet(rx, polled);
+	await_packet(seen ? tx : rx, polled);
 	begin = now_ns() - begin;
+	if (seen)
+		return begin;
 	rx->avail[2 + rx->avail_idx % RING_SIZE] = (uint16_t)(rx->avail_idx % RING_SIZE);
 	tx->last_used = tx->used[1];
 	publish(rx, 1);
@@ -481,7 +492,7 @@ compare(const void *a, const void *b)
 }
 
 static void
-measure_round_trips(long count, bool polled, bool direct)
+measure_round_trips(long count, bool polled, bool direct, bool seen)
 {
 	int64_t *ns = calloc((size_t)count, sizeof(*ns));
 	long i;
@@ -489,9 +500,9 @@ measure_round_trips(long count, bool polled, bool direct)
 	if (ns == NULL)
 		die("calloc");
 	for (i = 0; i < count / 10 + 1; i++)
-		round_trip(polled, direct);
+		round_trip(polled, direct, seen);
 	for (i = 0; i < count; i++)
-		ns[i] = round_trip(polled, direct);
+		ns[i] = round_trip(polled, direct, seen);
 	qsort(ns, (size_t)count, sizeof(*ns), compare);
 	printf("{\"round_trips\": %ld, \"polled\": %s, \"direct\": %s, \"min_ns\": %lld, "
 	       "\"median_ns\": %lld, \"p99_ns\": %lld}\n",
@@ -517,39 +528,6 @@ measure_doorbells(long count, bool direct)
 		direct ? "true" : "false", (double)begin / (double)count);
 }
 
-/* The least a packet and its reply can cost when both ends sleep: two eventfds, one CPU. */
-static void
-measure_floor(long count)
-{
-	int there = eventfd(0, EFD_CLOEXEC), back = eventfd(0, EFD_CLOEXEC);
-	int64_t *ns = calloc((size_t)count, sizeof(*ns));
-	uint64_t v = 1;
-	pid_t pid;
-	long i;
-
-	if (there < 0 || back < 0 || ns == NULL || (pid = fork()) < 0)
-		die("floor");
-	if (pid == 0) {
-		for (i = 0; i < count; i++) {
-			if (read(there, &v, sizeof(v)) != sizeof(v) ||
-				write(back, &v, sizeof(v)) != sizeof(v))
-				_exit(1);
-		}
-		_exit(0);
-	}
-	for (i = 0; i < count; i++) {
-		ns[i] = now_ns();
-		v = 1;
-		if (write(there, &v, sizeof(v)) != sizeof(v) ||
-			read(back, &v, sizeof(v)) != sizeof(v))
-			die("floor");
-		ns[i] = now_ns() - ns[i];
-	}
-	qsort(ns, (size_t)count, sizeof(*ns), compare);
-	printf("{\"floor\": true, \"median_ns\": %lld}\n", (long long)ns[count / 2]);
-	free(ns);
-}
-
 static void
 pin(int cpu)
 {
@@ -561,18 +539,170 @@ pin(int cpu)
 		die("sched_setaffinity");
 }
 
+/* Also the end of the other processes: nobody else may be there to reap them. */
+static void
+print_floor(const char *what, int64_t *ns, long count)
+{
+	while (wait(NULL) > 0)
+		;
+	qsort(ns, (size_t)count, sizeof(*ns), compare);
+	printf("{\"floor\": \"%s\", \"median_ns\": %lld}\n", what, (long long)ns[count / 2]);
+	free(ns);
+}
+
+/* One process of the chain: hands on whatever comes. It ends with the write end before it. */
+static _Noreturn void
+hand_on(int from, int to)
+{
+	uint64_t v;
+
+	while (read(from, &v, sizeof(v)) == sizeof(v) && v < UINT64_MAX / 2) {
+		if (write(to, &v, sizeof(v)) != sizeof(v))
+			_exit(1);
+	}
+	/* the last message: hand it on too, so that the next one ends */
+	_exit(write(to, &v, sizeof(v)) != sizeof(v));
+}
+
+/*
+ * The least a packet and its reply can cost when everybody sleeps: eventfds through @hops - 1 other
+ * processes and back, all on one CPU.
+ */
+static void
+measure_hops(long count, long hops)
+{
+	int64_t *ns = calloc((size_t)count, sizeof(*ns));
+	uint64_t v = UINT64_MAX / 2;
+	int fds[MAX_HOPS];
+	long i;
+
+	for (i = 0; i < hops; i++)
+		fds[i] = eventfd(0, EFD_CLOEXEC);
+	for (i = 1; i < hops; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			die("fork");
+		if (pid == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			hand_on(fds[i - 1], fds[i]);
+		}
+	}
+	if (ns == NULL)
+		die("calloc");
+	for (i = 0; i < count; i++) {
+		uint64_t one = 1;
+
+		ns[i] = now_ns();
+		if (write(fds[0], &one, sizeof(one)) != sizeof(one) ||
+			read(fds[hops - 1], &one, sizeof(one)) != sizeof(one))
+			die("eventfd");
+		ns[i] = now_ns() - ns[i];
+	}
+	if (write(fds[0], &v, sizeof(v)) != sizeof(v))
+		die("eventfd");
+	print_floor("hops", ns, count);
+}
+
+/*
+ * The other end of measure_lines(). Either end gives up when the other one is gone for long: a
+ * machine that is too busy must not be kept busy by us.
+ */
+static bool
+await_line(const _Atomic uint64_t *line, uint64_t value)
+{
+	int64_t end = 0;
+	unsigned int i;
+
+	for (i = 1; atomic_load_explicit(line, memory_order_acquire) != value; i++) {
+		if (i % 1000000 != 0)
+			continue;
+		if (end == 0)
+			end = now_ns() + REPLY_TIMEOUT_MS * INT64_C(1000000);
+		else if (now_ns() > end)
+			return false;
+	}
+	return true;
+}
+
+/* The same when both ends poll: one cache line there, another one back. */
+static void
+measure_lines(long count, int cpu)
+{
+	_Atomic uint64_t *line = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	_Atomic uint64_t *back = line + 16;
+	int64_t *ns = calloc((size_t)count, sizeof(*ns));
+	int ready = eventfd(0, EFD_CLOEXEC);
+	uint64_t i = 1;
+	pid_t pid;
+
+	if (line == MAP_FAILED || ns == NULL || ready < 0 || (pid = fork()) < 0)
+		die("floor");
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pin(cpu);
+		if (write(ready, &i, sizeof(i)) != sizeof(i))
+			_exit(1);
+		for (i = 1; i <= (uint64_t)count && await_line(line, i); i++)
+			atomic_store_explicit(back, i, memory_order_release);
+		_exit(0);
+	}
+	/* not a spin: the child has to leave this CPU first */
+	if (read(ready, &i, sizeof(i)) != sizeof(i))
+		die("floor");
+	for (i = 1; i <= (uint64_t)count; i++) {
+		int64_t begin = now_ns();
+
+		atomic_store_explicit(line, i, memory_order_release);
+		errno = ETIMEDOUT;
+		if (!await_line(back, i))
+			die("floor");
+		ns[i - 1] = now_ns() - begin;
+	}
+	print_floor("lines", ns, count);
+}
+
 static void
 usage(void)
 {
-	fputs("usage: vhost-ping [--socket PATH] [--direct] [--polled] [--doorbells] [--cpu N]\n"
-	      "                  [--count N] [--wait]\n"
+	fputs("usage: vhost-ping --socket PATH [--direct] [--polled] [--doorbells | --seen] "
+	      "[--wait]\n"
+	      "                  [--cpu N] [--count N]\n"
+	      "       vhost-ping --floor-hops N | --floor-lines CPU [--cpu N] [--count N]\n"
 	      "\n"
-	      "  --socket PATH  listen here for the back end; without it the floor is measured\n"
-	      "  --direct       ring the doorbell page that the back end lends\n"
-	      "  --polled       look at the ring instead of waiting for the call eventfd\n"
-	      "  --doorbells    measure doorbells alone instead of round trips\n"
-	      "  --wait         measure after a line on the input, end after another\n",
+	      "  --socket PATH      listen here for the back end\n"
+	      "  --direct           ring the doorbell page that the back end lends\n"
+	      "  --polled           look at the ring instead of waiting for the call eventfd\n"
+	      "  --doorbells        measure doorbells alone instead of round trips\n"
+	      "  --seen             until the packet's buffer is given back, whatever becomes of "
+	      "it\n"
+	      "  --wait             measure after a line on the input, end after another\n"
+	      "  --floor-hops N     round trip of eventfds with N wake-ups, all on one CPU\n"
+	      "  --floor-lines CPU  round trip of polled cache lines with another CPU\n",
 		stderr);
+}
+
+static void
+run(const char *path, long count, bool polled, bool direct, bool bells, bool seen, bool pause)
+{
+	start(path, direct);
+	/* what went out is looked at later, and who polls wants no interrupts at all */
+	queues[1].avail[0] = AVAIL_NO_INTERRUPT;
+	queues[0].avail[0] = polled ? AVAIL_NO_INTERRUPT : 0;
+	publish(&queues[0], RING_SIZE - 1);
+	printf("ready\n");
+	fflush(stdout);
+	if (pause && getchar() == EOF)
+		return;
+	if (bells)
+		measure_doorbells(count, direct);
+	else
+		measure_round_trips(count, polled, direct, seen);
+	fflush(stdout);
+	/* whoever watches the back end stops before it sees the disconnect */
+	if (pause)
+		getchar();
 }
 
 int
@@ -583,14 +713,17 @@ main(int argc, char **argv)
 		{"direct", no_argument, NULL, 'd'},
 		{"polled", no_argument, NULL, 'p'},
 		{"doorbells", no_argument, NULL, 'b'},
+		{"seen", no_argument, NULL, 'S'},
 		{"cpu", required_argument, NULL, 'c'},
 		{"count", required_argument, NULL, 'n'},
 		{"wait", no_argument, NULL, 'w'},
+		{"floor-hops", required_argument, NULL, 'h'},
+		{"floor-lines", required_argument, NULL, 'l'},
 		{NULL, 0, NULL, 0},
 	};
-	bool direct = false, polled = false, bells = false, wait = false;
+	bool direct = false, polled = false, bells = false, seen = false, pause = false;
+	long count = 10000, hops = 0, cpu = -1;
 	const char *path = NULL;
-	long count = 10000;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -607,6 +740,9 @@ main(int argc, char **argv)
 		case 'b':
 			bells = true;
 			break;
+		case 'S':
+			seen = true;
+			break;
 		case 'c':
 			pin((int)strtol(optarg, NULL, 10));
 			break;
@@ -614,32 +750,28 @@ main(int argc, char **argv)
 			count = strtol(optarg, NULL, 10);
 			break;
 		case 'w':
-			wait = true;
+			pause = true;
+			break;
+		case 'h':
+			hops = strtol(optarg, NULL, 10);
+			break;
+		case 'l':
+			cpu = strtol(optarg, NULL, 10);
 			break;
 		default:
 			usage();
 			return 2;
 		}
 	}
-	if (count < 1) {
+	if (count < 1 || hops == 1 || hops > MAX_HOPS || (path == NULL && hops < 2 && cpu < 0)) {
 		usage();
 		return 2;
 	}
-	if (path == NULL) {
-		measure_floor(count);
-		return 0;
-	}
-	start(path, direct);
-	publish(&queues[0], RING_SIZE - 1);
-	printf("ready\n");
-	fflush(stdout);
-	if (wait && getchar() == EOF)
-		return 1;
-	if (bells)
-		measure_doorbells(count, direct);
+	if (path != NULL)
+		run(path, count, polled, direct, bells, seen, pause);
+	else if (hops > 0)
+		measure_hops(count, hops);
 	else
-		measure_round_trips(count, polled, direct);
-	fflush(stdout);
-	/* whoever watches the back end stops before it sees the disconnect */
-	return wait && getchar() == EOF;
+		measure_lines(count, (int)cpu);
+	return 0;
 }

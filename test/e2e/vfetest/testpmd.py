@@ -8,10 +8,14 @@ from .process import Process, ProcessError
 
 
 class Testpmd:
-    """An interactive testpmd whose two lcores (command line and forwarding) share one CPU."""
+    """An interactive testpmd whose two lcores (command line and forwarding) share one CPU.
 
-    def __init__(self, lab, name, cpu, vdev, mode, eal=(), options=()):
-        self.argv = ['dpdk-testpmd', '--lcores', '0@%d,1@%d' % (cpu, cpu), '--no-huge', '-m',
+    With huge its memory is of hugepages, which have to be there.
+    """
+
+    def __init__(self, lab, name, cpu, vdev, mode, eal=(), options=(), huge=False):
+        memory = ['--in-memory'] if huge else ['--no-huge']
+        self.argv = ['dpdk-testpmd', '--lcores', '0@%d,1@%d' % (cpu, cpu), *memory, '-m',
                      '256', '--no-pci', '--no-telemetry', '--file-prefix', lab.unique(name),
                      '--vdev', vdev, *eal, '--', '-i', '--forward-mode=' + mode,
                      '--total-num-mbufs=8192', '--disable-link-check', *options]
@@ -34,6 +38,24 @@ class Testpmd:
 
     def command(self, text):
         self.process.write(text + '\n')
+
+    def run(self, size, bursts=0):
+        """Start forwarding; with bursts of 32 packets of its own that go round if they come back.
+
+        What earlier runs left in the rings is thrown away.
+        """
+        self.command('set txpkts %d' % size)
+        self.command('start tx_first %d' % bursts if bursts else 'start')
+        self.counters()
+
+    def stop(self, timeout=10):
+        """Stop forwarding; returns the part of the packets that the other side had no room for."""
+        since = self.process.mark()
+        self.command('stop')
+        match = self.process.wait_line(r'TX-packets: (\d+) +TX-dropped: (\d+)', timeout, since)
+        self.process.wait_line('^Done', timeout, since)
+        sent, dropped = int(match.group(1)), int(match.group(2))
+        return dropped / max(1, sent + dropped)
 
     def counters(self, timeout=5):
         """(received, sent, seconds): packets of port 0 and when they were counted."""
@@ -64,17 +86,17 @@ class Testpmd:
         self.process = None
 
 
-def front_end(lab, path, cpu, mode):
+def front_end(lab, path, cpu, mode, huge=False):
     """testpmd as a driver of a vhost-user back end that connects to path."""
     return Testpmd(lab, 'front', cpu,
                    'net_virtio_user0,path=%s,server=1,queues=1,queue_size=256' % path, mode,
-                   eal=['--single-file-segments'])
+                   eal=['--single-file-segments'], huge=huge)
 
 
-def back_end(lab, path, cpu, mode):
+def back_end(lab, path, cpu, mode, huge=False):
     """testpmd's vhost PMD as a back end that connects to path."""
     return Testpmd(lab, 'peer', cpu, 'net_vhost0,iface=%s,queues=1,client=1' % path, mode,
-                   options=['--auto-start'])
+                   options=['--auto-start'], huge=huge)
 
 
 def version():
