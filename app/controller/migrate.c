@@ -20,16 +20,16 @@ enum arc {
 };
 
 /*
- * Rows: from; columns: to. The service goes by QUIESCED in both directions; the incumbent's debug
- * command takes the short cut. QUIESCED may be asked for at any time by a driver that has forgotten
- * what it did before its restart. Only a reset leads back to INIT.
+ * Rows: from; columns: to. Steps go to a neighbour (doc/admin-protocol.md). QUIESCED may be asked
+ * for at any time by a driver that has forgotten what it did before its restart. Only a reset leads
+ * back to INIT.
  */
 static const enum arc arcs[4][4] = {
-	/*                        INIT     RUNNING QUIESCED FREEZED */
-	[VFE_ADMIN_VF_INIT] = {STAY, RUN, STOP, STOP},
-	[VFE_ADMIN_VF_RUNNING] = {ILLEGAL, STAY, STOP, STOP},
+	/*                        INIT     RUNNING  QUIESCED FREEZED */
+	[VFE_ADMIN_VF_INIT] = {STAY, RUN, STOP, ILLEGAL},
+	[VFE_ADMIN_VF_RUNNING] = {ILLEGAL, STAY, STOP, ILLEGAL},
 	[VFE_ADMIN_VF_QUIESCED] = {ILLEGAL, RUN, STAY, MARK},
-	[VFE_ADMIN_VF_FREEZED] = {ILLEGAL, RUN, MARK, STAY},
+	[VFE_ADMIN_VF_FREEZED] = {ILLEGAL, ILLEGAL, MARK, STAY},
 };
 
 static const char *const names[] = {"INIT", "RUNNING", "QUIESCED", "FREEZED"};

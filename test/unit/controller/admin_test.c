@@ -121,10 +121,10 @@ only_legal_transitions_happen(void **state)
 {
 	static const char legal[4][5] = {
 		/* to: INIT RUNNING QUIESCED FREEZED */
-		"yyyy", /* INIT */
-		"nyyy", /* RUNNING */
+		"yyyn", /* INIT */
+		"nyyn", /* RUNNING */
 		"nyyy", /* QUIESCED */
-		"nyyy", /* FREEZED */
+		"nnyy", /* FREEZED */
 	};
 	struct rig *rig = *state;
 	uint16_t from, to;
