@@ -438,12 +438,9 @@ rx_read(struct dp_queue *q, struct dp_tap_pair *tp)
 		return true;
 	}
 
+	/* not EFAULT: a TAP keeps quiet about buffers that are gone */
 	tp->readable = false;
-	if (errno == EBADFD)
-		return tap_gone(q->pair);
-	if (errno == EFAULT)
-		return dp_queue_fail(q, "memory of a receive buffer is gone");
-	return false;
+	return errno == EBADFD ? tap_gone(q->pair) : false;
 }
 
 static uint64_t
@@ -635,10 +632,18 @@ tap_destroy(struct dp_port *port)
 static int
 tap_create(struct dp_port *port, const char *tap_name, struct vfe_error *err)
 {
+	const struct dp_port *other;
 	struct dp_tap_pair *tp;
 	uint16_t i;
 	int rc;
 
+	/* the kernel would take our queues for more of the same interface */
+	TAILQ_FOREACH (other, &port->engine->ports, link) {
+		if (other->tap != NULL && tap_name != NULL &&
+			strcmp(other->tap->name, tap_name) == 0)
+			return vfe_error_set(
+				err, -EBUSY, "TAP %s belongs to %s", tap_name, other->name);
+	}
 	rc = dp_tap_open(tap_name, port->nr_pairs, &port->tap, err);
 	if (rc < 0)
 		return rc;

@@ -150,8 +150,7 @@ queue_take_fds(struct dp_queue *q, const struct dp_queue_cfg *cfg, struct vfe_er
 	if (cfg->kick_fd >= 0) {
 		q->kick.fd = vfe_fd_dup(cfg->kick_fd);
 		if (q->kick.fd < 0)
-			return vfe_error_set(err, q->kick.fd,
-				"queue %u: no fd for its doorbell: %s", q->qid,
+			return vfe_error_set(err, q->kick.fd, "no fd for the doorbell: %s",
 				strerror(-q->kick.fd));
 	}
 	if (cfg->call_fd >= 0) {

@@ -563,7 +563,7 @@ broken_queue_can_be_started_anew(void **state)
 	rig_init(&rig, DP_BACKEND_LOOPBACK, RIG_POLLING, 32);
 	rig_start_all(&rig);
 	rig_post(&rig, RX, 1526, 8);
-	rig.q[TX].ring.avail->idx = 1000;
+	__atomic_store_n(&rig.q[TX].ring.avail->idx, 1000, __ATOMIC_RELEASE);
 	rig_wait_broken(&rig, 1);
 	assert_non_null(strstr(rig.broken_why, "available index 1000"));
 	dp_queue_stop(rig.port, TX, NULL, NULL);

@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -476,6 +477,29 @@ hostile_receive_buffer_breaks_the_queue(void **state)
 	end();
 }
 
+/* As with a memory file that was cut off: the kernel cannot get at the guest's buffer. */
+static void
+memory_that_is_gone_breaks_the_queue(void **state)
+{
+	uint8_t *head, *gone;
+	struct fake_seg segs[2];
+
+	(void)state;
+	begin(0);
+	head = fake_mem_alloc(&rig.mem, 4096, 4096);
+	gone = fake_mem_alloc(&rig.mem, 4096, 4096);
+	assert_int_equal(mprotect(gone, 4096, PROT_NONE), 0);
+	segs[0] = (struct fake_seg){head, 100, false};
+	segs[1] = (struct fake_seg){gone, 100, false};
+	fake_ring_add(&rig.q[TX].ring, segs, 2);
+	rig_show(&rig, TX);
+	rig_wait_broken(&rig, 1);
+	assert_int_equal(rig.broken_qid, TX);
+	assert_non_null(strstr(rig.broken_why, "transmit buffer is gone"));
+	assert_int_equal(mprotect(gone, 4096, PROT_READ | PROT_WRITE), 0);
+	end();
+}
+
 static void
 names_are_checked(void **state)
 {
@@ -492,6 +516,9 @@ names_are_checked(void **state)
 		cfg.tap_name = bad[i];
 		assert_int_equal(dp_port_create(rig.engine, &cfg, &port, &err), -EINVAL);
 	}
+	cfg.tap_name = "vfe-t0";
+	assert_int_equal(dp_port_create(rig.engine, &cfg, &port, &err), -EBUSY);
+	assert_non_null(strstr(err.text, "0000:00:01.0"));
 	/* lo exists and is no TAP */
 	cfg.tap_name = "lo";
 	assert_true(dp_port_create(rig.engine, &cfg, &port, &err) < 0);
@@ -637,6 +664,7 @@ main(void)
 		cmocka_unit_test(stop_gives_back_what_was_taken_ahead),
 		cmocka_unit_test(hostile_receive_buffer_breaks_the_queue),
 		cmocka_unit_test(deleted_interface_is_reported),
+		cmocka_unit_test(memory_that_is_gone_breaks_the_queue),
 		cmocka_unit_test(names_are_checked),
 		cmocka_unit_test(existing_interface_is_kept),
 	};
