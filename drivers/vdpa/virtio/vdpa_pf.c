@@ -308,8 +308,8 @@ pf_take_down(struct vdpa_pf *pf)
 {
 	if (pf->pci != NULL && pf->vdev.pci != NULL)
 		vfe_virtio_reset(&pf->vdev, vfe_deadline_in_ms(VDPA_STOP_TIMEOUT_MS), NULL, NULL);
-	if (pf->admin != NULL)
-		vdpa_reactor_call(call_detach, pf);
+	/* also when it is detached already: the reactor may still be in pf_lost() */
+	vdpa_reactor_call(call_detach, pf);
 	vfe_admin_destroy(pf->new_admin);
 	pf->new_admin = NULL;
 	if (pf->pci != NULL)
