@@ -797,6 +797,14 @@ def test_admin_queue(svc, liar, name, once):
     assert time.monotonic() - begin < PROBE_SECONDS * daemons.SLOW
 
 
+def test_admin_queue_breaks_again_and_again(liar):
+    """The probe fails on one thread while another one finds the PF lost: they race."""
+    liar.serve_pf()
+    for i in range(100):
+        liar.pf.on_admin = bad_id(0xffffffff) if i % 2 else run_ahead(300)
+        assert liar.add_pf() is not None
+
+
 @pytest.mark.parametrize('name', sorted(ADMIN_LIES))
 def test_admin_queue_while_a_guest_starts(svc, liar, name):
     liar.serve_pf()

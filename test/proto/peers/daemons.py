@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 
+from . import SLOW
 from .jsonrpc import Rpc, RpcError
 
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
@@ -20,9 +21,6 @@ CONTROLLER = os.path.join(BUILD, 'app', 'virtio-net-controller')
 
 SANITIZER_MARKS = ('ERROR: AddressSanitizer', 'runtime error:', 'ERROR: LeakSanitizer',
                    'WARNING: ThreadSanitizer', 'Assertion `')
-
-# Everything that waits is allowed this much more under a sanitizer.
-SLOW = 3.0 if 'asan' in BUILD or os.environ.get('VFE_TEST_SLOW') else 1.0
 
 
 class DaemonDied(AssertionError):
