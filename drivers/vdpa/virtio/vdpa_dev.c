@@ -22,7 +22,16 @@ RTE_LOG_REGISTER(vdpa_log_vhost, vfe.vdpa.vhost, INFO)
 RTE_LOG_REGISTER(vdpa_log_run, vfe.vdpa.run, INFO)
 RTE_LOG_REGISTER(vdpa_log_mem, vfe.vdpa.mem, INFO)
 
-struct vdpa_globals vdpa_globals;
+struct vdpa_globals vdpa_globals = {
+	.ms =
+		{
+			.suspend = VDPA_SUSPEND_TIMEOUT_MS,
+			.grace = VDPA_SUSPEND_GRACE_MS,
+			.retry = VDPA_RETRY_MS,
+			.park = VDPA_PARK_TIMEOUT_MS,
+			.slave = VDPA_SLAVE_TIMEOUT_MS,
+		},
+};
 
 static struct {
 	pthread_mutex_t lock; /* protects the lists and nr_vfs; members stay while they are in */
@@ -261,7 +270,7 @@ info_queues(const struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 		q->enabled = running && vf->applied[qid].enabled;
 		q->host_notifier = q->enabled && vf->bells[qid].notifier == VDPA_NOTIFIER_ON;
 		q->size =
-			vf->applied[qid].started ? vf->applied[qid].size : vf->queues[qid].max_size;
+			vf->applied[qid].enabled ? vf->applied[qid].size : vf->queues[qid].max_size;
 		q->last_avail_idx = vf->applied[qid].start_idx;
 		q->relayed_kicks = atomic_load(&vf->bells[qid].relayed);
 		ret->relayed_kicks += q->relayed_kicks;
@@ -342,7 +351,6 @@ vfe_vdpa_init(const struct vfe_vdpa_cfg *cfg, struct vfe_error *err)
 {
 	int ret;
 
-	memset(&vdpa_globals, 0, sizeof(vdpa_globals));
 	if (vfe_str_copy(vdpa_globals.vfio_user_dir, sizeof(vdpa_globals.vfio_user_dir),
 		    cfg->vfio_user_dir) < 0)
 		return vfe_error_set(

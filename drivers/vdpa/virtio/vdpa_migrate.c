@@ -21,8 +21,6 @@
 
 #include "vdpa_priv.h"
 
-enum { VDPA_RETRY_MS = 5000 }; /* before a failed start is tried again */
-
 enum goal {
 	GOAL_RUN,
 	GOAL_STOP,
@@ -339,7 +337,7 @@ start_failed_locked(struct vdpa_vf *vf, const char *why)
 	vf->failed_seq = vf->seq;
 	vdpa_vf_set_error_locked(vf, why);
 	if (!vf->needs_clean && vf->vid >= 0)
-		vdpa_timer_set(&vf->retry_timer, vfe_deadline_in_ms(VDPA_RETRY_MS));
+		vdpa_timer_set(&vf->retry_timer, vfe_deadline_in_ms(vdpa_globals.ms.retry));
 }
 
 /* What was waited for has ended. */
@@ -538,7 +536,7 @@ vdpa_vf_lost(struct vdpa_vf *vf, const char *why)
 void
 vdpa_vf_suspend_wait(struct vdpa_vf *vf)
 {
-	struct vfe_deadline deadline = vfe_deadline_in_ms(VDPA_SUSPEND_TIMEOUT_MS);
+	struct vfe_deadline deadline = vfe_deadline_in_ms(vdpa_globals.ms.suspend);
 	struct timespec at = {
 		.tv_sec = (time_t)(deadline.at_ns / 1000000000),
 		.tv_nsec = (long)(deadline.at_ns % 1000000000),
@@ -557,7 +555,7 @@ vdpa_vf_suspend_wait(struct vdpa_vf *vf)
 	stopped = vdpa_vf_stopped_locked(vf);
 	pthread_mutex_unlock(&vf->lock);
 	if (!stopped) {
-		VDPA_LOG(ERR, run, vf->name, "did not stop in %d ms", VDPA_SUSPEND_TIMEOUT_MS);
+		VDPA_LOG(ERR, run, vf->name, "did not stop in %u ms", vdpa_globals.ms.suspend);
 		vdpa_vf_lost(vf, "the device did not stop in time");
 	}
 }

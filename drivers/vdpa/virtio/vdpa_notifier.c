@@ -134,7 +134,7 @@ slave_send(struct vdpa_vf *vf, uint32_t request, const void *payload, uint32_t s
 		return n < 0 ? -errno : -EAGAIN; /* it does not read: not worth waiting for */
 	if (ack) {
 		vf->slave.pending = request;
-		vdpa_timer_set(&vf->slave.timer, vfe_deadline_in_ms(VDPA_SLAVE_TIMEOUT_MS));
+		vdpa_timer_set(&vf->slave.timer, vfe_deadline_in_ms(vdpa_globals.ms.slave));
 	}
 	return 0;
 }

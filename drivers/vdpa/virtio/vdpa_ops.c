@@ -105,6 +105,24 @@ config_changed_locked(struct vdpa_vf *vf)
 	vf->seq++;
 }
 
+/* The same for a ring, which matters to the device only if it is, or was, to run. */
+static bool
+ring_is_live(const struct vdpa_ring *ring)
+{
+	return vdpa_ring_started(ring) && ring->enabled;
+}
+
+static void
+ring_replace_locked(struct vdpa_vf *vf, struct vdpa_ring *ring, const struct vdpa_ring *next)
+{
+	bool same = ring->size == next->size && ring->desc == next->desc &&
+		    ring->avail == next->avail && ring->used == next->used;
+
+	if (ring_is_live(ring) != ring_is_live(next) || (ring_is_live(next) && !same))
+		config_changed_locked(vf);
+	*ring = *next;
+}
+
 /* --- features, status --- */
 
 static int
@@ -165,7 +183,7 @@ rings_stay(struct vdpa_vf *vf, const struct vdpa_table *table)
 	pthread_mutex_lock(&vf->lock);
 	for (qid = 0; stay && qid < vf->nr_queues; qid++) {
 		a = &vf->applied[qid];
-		if (!a->started)
+		if (!a->enabled)
 			continue;
 		stay = vdpa_ring_translate(table, &vf->rings[qid], &now, NULL) == 0 &&
 		       now.desc == a->desc && now.avail == a->avail && now.used == a->used;
@@ -321,16 +339,15 @@ ring_of_state(struct vdpa_vf *vf, const struct vdpa_msg *msg)
 static int
 on_set_vring_num(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
-	struct vdpa_ring *ring = ring_of_state(vf, msg);
+	struct vdpa_ring *ring = ring_of_state(vf, msg), next = *ring;
 	uint32_t num = msg->payload.state.num, qid = msg->payload.state.index;
 
 	if (!vfe_is_pow2(num) || num > vf->queues[qid].max_size)
 		return complain(vf, "ring %u: size %u, the device has at most %u", qid, num,
 			vf->queues[qid].max_size);
+	next.size = (uint16_t)num;
 	pthread_mutex_lock(&vf->lock);
-	if (ring->size != num)
-		config_changed_locked(vf);
-	ring->size = (uint16_t)num;
+	ring_replace_locked(vf, ring, &next);
 	pthread_mutex_unlock(&vf->lock);
 	return 0;
 }
@@ -380,10 +397,7 @@ on_set_vring_addr(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	if (vdpa_ring_translate(vf->table, &next, &where, &err) < 0)
 		return complain(vf, "ring %u: %s", addr->index, err.text);
 	pthread_mutex_lock(&vf->lock);
-	if (!ring->has_addr || ring->desc != next.desc || ring->avail != next.avail ||
-		ring->used != next.used)
-		config_changed_locked(vf);
-	*ring = next;
+	ring_replace_locked(vf, ring, &next);
 	pthread_mutex_unlock(&vf->lock);
 	return 0;
 }
@@ -412,22 +426,19 @@ static int
 on_set_vring_kick(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
 	uint16_t qid = msg->payload.u64 & VDPA_MSG_RING_MASK;
-	struct vdpa_ring *ring = &vf->rings[qid];
-	struct vdpa_fd *fd, *old;
+	struct vdpa_ring *ring = &vf->rings[qid], next = *ring;
+	struct vdpa_fd *old = ring->kick;
 	int rc;
 
-	rc = ring_fd(vf, msg, qid, true, &fd);
+	rc = ring_fd(vf, msg, qid, true, &next.kick);
 	if (rc < 0)
 		return rc;
-	pthread_mutex_lock(&vf->lock);
-	old = ring->kick;
-	ring->kick = fd;
+	next.kicked = true;
 	/* without protocol features a ring is enabled from its start */
 	if ((vf->features & VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES)) == 0)
-		ring->enabled = true;
-	if (!ring->kicked)
-		config_changed_locked(vf);
-	ring->kicked = true;
+		next.enabled = true;
+	pthread_mutex_lock(&vf->lock);
+	ring_replace_locked(vf, ring, &next);
 	pthread_mutex_unlock(&vf->lock);
 	vdpa_fd_put(old);
 	return 0;
@@ -456,15 +467,14 @@ on_set_vring_call(struct vdpa_vf *vf, struct vdpa_msg *msg)
 static int
 on_set_vring_enable(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
-	struct vdpa_ring *ring = ring_of_state(vf, msg);
+	struct vdpa_ring *ring = ring_of_state(vf, msg), next = *ring;
 
 	if (msg->payload.state.num > 1)
 		return complain(
 			vf, "ring %u: enable %u", msg->payload.state.index, msg->payload.state.num);
+	next.enabled = msg->payload.state.num != 0;
 	pthread_mutex_lock(&vf->lock);
-	if (ring->enabled != msg->payload.state.num && vdpa_ring_started(ring))
-		config_changed_locked(vf);
-	ring->enabled = msg->payload.state.num;
+	ring_replace_locked(vf, ring, &next);
 	pthread_mutex_unlock(&vf->lock);
 	return 0;
 }
@@ -494,7 +504,7 @@ before_get_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	if (started) {
 		config_changed_locked(vf);
 		vf->suspend = vdpa_vf_wants_run_locked(vf);
-		vf->suspend_until = vfe_deadline_in_ms(VDPA_SUSPEND_GRACE_MS);
+		vf->suspend_until = vfe_deadline_in_ms(vdpa_globals.ms.grace);
 	}
 	pthread_mutex_unlock(&vf->lock);
 	vdpa_vf_post(vf);

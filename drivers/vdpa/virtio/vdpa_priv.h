@@ -36,6 +36,7 @@ struct rte_vdpa_device;
 enum {
 	VDPA_SUSPEND_TIMEOUT_MS = 5000, /* the vhost thread waits this long for one VF */
 	VDPA_SUSPEND_GRACE_MS = 20,     /* between GET_VRING_BASE of the rings of a VF */
+	VDPA_RETRY_MS = 5000,           /* before a failed start is tried again */
 	VDPA_PARK_TIMEOUT_MS = 15000,   /* removal waits this long for a VF to be parked */
 	VDPA_RESET_TIMEOUT_MS = 120000, /* when probing */
 	VDPA_STOP_TIMEOUT_MS = 3000,    /* reset as the last means to stop a VF */
@@ -112,7 +113,6 @@ struct vdpa_ring {
 
 /* What the device has been told of a ring. */
 struct vdpa_applied {
-	bool started;
 	bool enabled;
 	uint16_t size;
 	uint16_t start_idx;
@@ -270,6 +270,13 @@ struct vdpa_globals {
 	char vfio_user_dir[256];
 	uint32_t transport_timeout_ms;
 	uint32_t reset_timeout_ms;
+	struct vdpa_times { /* the VDPA_*_MS; shorter in tests */
+		uint32_t suspend;
+		uint32_t grace;
+		uint32_t retry;
+		uint32_t park;
+		uint32_t slave;
+	} ms;
 	void (*on_lost)(void *ctx, const struct vfe_bdf *bdf, const char *why);
 	void *ctx;
 };

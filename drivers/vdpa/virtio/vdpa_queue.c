@@ -142,10 +142,9 @@ plan_init(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
 		r = &vf->rings[qid];
 		a = &plan->rings[qid];
-		if (!vdpa_ring_started(r))
+		if (!vdpa_ring_started(r) || !r->enabled)
 			continue;
-		a->started = true;
-		a->enabled = r->enabled;
+		a->enabled = true;
 		a->call = vdpa_fd_get(r->call);
 		rc = vdpa_ring_translate(plan->table, r, a, err);
 		if (rc < 0)
@@ -191,7 +190,7 @@ plan_indices(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 	int rc;
 
 	for (qid = 0; qid < vf->nr_queues; qid++) {
-		if (!plan->rings[qid].started)
+		if (!plan->rings[qid].enabled)
 			continue;
 		rc = used_index(vf, plan->rings[qid].used, &plan->rings[qid].start_idx);
 		if (rc < 0)
@@ -234,12 +233,11 @@ blob_queues(struct vdpa_vf *vf, const struct vdpa_applied *rings)
 			.notify_data = vf->queues[qid].notify_data,
 		};
 		a = rings != NULL && qid < vf->nr_queues ? &rings[qid] : NULL;
-		if (a == NULL || !a->started)
+		if (a == NULL || !a->enabled)
 			continue;
 		q->size = a->size;
-		q->enable = a->enabled;
-		if (a->enabled)
-			q->msix_vector = (uint16_t)(qid + 1);
+		q->enable = true;
+		q->msix_vector = (uint16_t)(qid + 1);
 		q->desc = a->desc;
 		q->driver = a->avail;
 		q->device = a->used;

@@ -567,7 +567,7 @@ is_parked_locked(const struct vdpa_vf *vf)
 static void
 wait_parked(struct vdpa_vf *vf)
 {
-	struct vfe_deadline deadline = vfe_deadline_in_ms(VDPA_PARK_TIMEOUT_MS);
+	struct vfe_deadline deadline = vfe_deadline_in_ms(vdpa_globals.ms.park);
 	struct timespec at = {
 		.tv_sec = (time_t)(deadline.at_ns / 1000000000),
 		.tv_nsec = (long)(deadline.at_ns % 1000000000),
@@ -583,7 +583,7 @@ wait_parked(struct vdpa_vf *vf)
 	pthread_mutex_unlock(&vf->lock);
 	if (parked)
 		return;
-	VDPA_LOG(ERR, dev, vf->name, "did not park in %d ms", VDPA_PARK_TIMEOUT_MS);
+	VDPA_LOG(ERR, dev, vf->name, "did not park in %u ms", vdpa_globals.ms.park);
 	vdpa_vf_lost(vf, "it did not park in time");
 	/* commands end by their deadline, jobs by the cut of the transport */
 	pthread_mutex_lock(&vf->lock);

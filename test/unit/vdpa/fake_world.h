@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * The world around the vDPA driver, for tests: PCI functions, virtio registers, an admin queue
+ * whose commands the test answers, librte_vhost as a front-end would move it, EAL's hotplug.
+ *
+ * The driver's own threads run. The test is the provisioning and the vhost thread, and waits for
+ * commands (fake_expect()) and states (fake_wait_state()), never for time.
+ */
+
+#ifndef FAKE_WORLD_H
+#define FAKE_WORLD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vdpa_msg.h"
+#include "vfe_state.h"
+#include "vfe_vdpa.h"
+
+enum {
+	FAKE_QUEUES = 4, /* data queues of a VF */
+	FAKE_QUEUE_SIZE = 256,
+	FAKE_VFS = 4,
+	FAKE_MEM_SIZE = 1 << 20,
+	FAKE_MEM_GPA = 0x100000,
+	FAKE_PROTOCOL_STATUS = 1 << VDPA_PROTOCOL_F_STATUS,
+};
+#define FAKE_MEM_UVA 0x7f0000000000ULL
+#define FAKE_FEATURES                                                                            \
+	(VFE_BIT(VFE_NET_F_CSUM) | VFE_BIT(VFE_NET_F_MAC) | VFE_BIT(VFE_NET_F_MTU) |             \
+		VFE_BIT(VFE_NET_F_STATUS) | VFE_BIT(VFE_NET_F_MQ) | VFE_BIT(VFE_NET_F_CTRL_VQ) | \
+		VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_VIRTIO_F_ACCESS_PLATFORM) |        \
+		VFE_BIT(VFE_VIRTIO_F_RING_PACKED) | VFE_BIT(VFE_VIRTIO_F_RING_RESET))
+
+enum fake_kind {
+	FAKE_INIT = VFE_ADMIN_VF_INIT,
+	FAKE_RUN = VFE_ADMIN_VF_RUNNING,
+	FAKE_QUIESCE = VFE_ADMIN_VF_QUIESCED,
+	FAKE_FREEZE = VFE_ADMIN_VF_FREEZED,
+	FAKE_RESTORE,
+	FAKE_GET_STATUS,
+};
+
+/* Where bringing a device up fails, when the test says so. */
+enum fake_stage {
+	FAKE_STAGE_NONE,
+	FAKE_STAGE_FIND,
+	FAKE_STAGE_OPEN,
+	FAKE_STAGE_INIT,
+	FAKE_STAGE_DEVICE_ID,
+	FAKE_STAGE_RESET,
+	FAKE_STAGE_STATUS,
+	FAKE_STAGE_FEATURES,
+	FAKE_STAGE_VECTORS,
+	FAKE_STAGE_QUEUE,
+	FAKE_STAGE_DOORBELL,
+	FAKE_STAGE_CONFIG,
+	FAKE_STAGE_MASTER,
+	FAKE_STAGE_IRQ,
+	FAKE_STAGE_REGISTER,
+	FAKE_STAGE_ARENA,
+	FAKE_STAGE_ADMIN,
+	FAKE_STAGE_IDENTIFY,
+	FAKE_STAGE_SRIOV,
+	FAKE_STAGE_PROBE, /* EAL itself */
+};
+
+/* What happened to one VF; read under world.lock or when nothing is in flight. */
+struct fake_vf_log {
+	unsigned int resets;
+	unsigned int irq_sets;
+	int irq_fds[FAKE_QUEUES + 1]; /* as given; only compared */
+	atomic_uint doorbells[FAKE_QUEUES];
+	atomic_int doorbell_eagain; /* so many rings answer -EAGAIN */
+	struct vfe_state state;     /* of the last RESTORE */
+	bool has_state;
+	unsigned int restores;
+};
+
+struct fake_world {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+
+	bool automatic; /* commands succeed by themselves */
+	enum fake_stage fail_stage;
+	unsigned int fail_from; /* so many passes of the stage succeed before */
+	int fail_errno;
+	unsigned int open_devices;
+	unsigned int domains;
+	unsigned int mapped;
+	unsigned int maps;
+	unsigned int unmaps;
+	unsigned int arenas;
+	unsigned int registered;
+	int fail_map; /* -errno for the next map */
+	bool fail_reset;
+	uint8_t mac_last; /* of devices that are opened from now on */
+	uint16_t link_status;
+	struct fake_vf_log vf[FAKE_VFS];
+
+	unsigned int lost_calls;
+	char lost_name[VFE_BDF_STR_SIZE];
+};
+extern struct fake_world world;
+
+/* PF is 0000:af:00.2, its VFs are 0000:af:04.0 and following. */
+extern const struct vfe_bdf fake_pf;
+struct vfe_bdf fake_vf(unsigned int i);
+
+void fake_start(void); /* the driver with short times */
+void fake_stop(void);  /* and nothing may be left */
+void fake_stage(enum fake_stage stage, unsigned int passes, int neg_errno);
+
+/* Wait for the next command; it must be @kind of VF @i. It is answered by fake_answer(). */
+void fake_expect(unsigned int i, enum fake_kind kind);
+void fake_answer(int status);
+/* Call the completion of the last answered command a second time. */
+void fake_answer_again(void);
+/* fake_expect() and fake_answer(0) for each of the kinds; ends with -1. */
+void fake_serve(unsigned int i, const int *kinds);
+#define FAKE_SERVE(i, ...) fake_serve((i), (const int[]){__VA_ARGS__, -1})
+/* No command waits, and none comes while the reactor is flushed. */
+void fake_expect_nothing(void);
+void fake_flush(void); /* the reactor has done what was posted */
+
+void fake_wait_state(unsigned int i, const char *state);
+struct vfe_vdpa_vf_info *fake_info(unsigned int i); /* overwritten by the next call */
+
+/* The transport of a function ends. */
+void fake_hang_up(const struct vfe_bdf *bdf);
+/* A configuration change interrupt of VF @i. */
+void fake_config_interrupt(unsigned int i);
+
+/* --- front-ends; vid is the VF's number --- */
+
+struct fake_guest {
+	unsigned int vf;
+	int vid;
+	int mem_fd;
+	uint8_t *mem;
+	int kick[FAKE_QUEUES];
+	int call[FAKE_QUEUES];
+	int slave; /* our end of the back-end channel, -1 = none */
+};
+
+/* Result of the handlers: 0, or -1 = refused. @fds are duplicated, as a socket would. */
+int fake_send(
+	int vid, uint32_t request, const void *payload, uint32_t size, const int *fds, int nr_fds);
+int fake_send_u64(int vid, uint32_t request, uint64_t value);
+int fake_send_state(int vid, uint32_t request, uint32_t index, uint32_t num);
+/* GET_VRING_BASE; the answer, or -1 = refused. */
+int fake_get_base(int vid, uint32_t index);
+
+void fake_guest_open(struct fake_guest *g, unsigned int vf);
+void fake_guest_connect(struct fake_guest *g, uint64_t protocol_features);
+int fake_guest_mem(struct fake_guest *g);
+void fake_guest_ring(struct fake_guest *g, unsigned int q); /* size, address, kick, call */
+void fake_guest_enable(struct fake_guest *g, unsigned int q, bool on);
+void fake_guest_driver_ok(struct fake_guest *g);
+/* All of it: two rings, running when it returns. Needs world.automatic. */
+void fake_guest_start(struct fake_guest *g);
+void fake_guest_disconnect(struct fake_guest *g);
+void fake_guest_close(struct fake_guest *g);
+void fake_guest_set_used(struct fake_guest *g, unsigned int q, uint16_t idx);
+void fake_guest_slave(struct fake_guest *g); /* SET_SLAVE_REQ_FD */
+
+#endif /* FAKE_WORLD_H */
