@@ -659,11 +659,7 @@ def full_eventfd():
     return fd
 
 
-WORKER_BLOCKS = pytest.mark.xfail(strict=True, reason='a worker of the controller writes to the '
-                                  'eventfd: it blocks when the peer clears O_NONBLOCK later')
-
-
-@pytest.mark.parametrize('late', [False, pytest.param(True, marks=WORKER_BLOCKS)])
+@pytest.mark.parametrize('late', [False, True])
 def test_interrupt_that_would_block(ctl, late):
     """A full eventfd without O_NONBLOCK must not stop the worker; the flag is the peer's too."""
     fd = full_eventfd()

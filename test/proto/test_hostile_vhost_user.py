@@ -547,8 +547,6 @@ def test_kick_fd_that_is_always_readable(svc, live):
         os.close(fd)
 
 
-@pytest.mark.xfail(strict=True, reason='a worker of the controller writes to the eventfd: it '
-                   'blocks when the peer clears O_NONBLOCK later')
 def test_call_fd_that_would_block(svc, live):
     """A full eventfd as interrupt: neither the service nor the software DPU may hang on it."""
     fd = os.eventfd(0xfffffffe)

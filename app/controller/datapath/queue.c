@@ -5,6 +5,7 @@
  */
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,12 +56,18 @@ void
 dp_queue_call(struct dp_queue *q)
 {
 	static const uint64_t one = 1;
+	struct pollfd writable = {.fd = q->call_fd, .events = POLLOUT};
 
 	if (q->call_fd < 0) {
 		q->call_pending = true;
 		return;
 	}
-	/* a full counter is an interrupt that is pending already */
+	/*
+	 * A full counter is an interrupt that is pending already. O_NONBLOCK alone does not keep
+	 * the write from blocking: the peer shares the flag and may have cleared it.
+	 */
+	if (poll(&writable, 1, 0) != 1 || (writable.revents & POLLOUT) == 0)
+		return;
 	if (write(q->call_fd, &one, sizeof(one)) == (ssize_t)sizeof(one))
 		dp_count(&q->stats.signals, 1);
 }

@@ -216,13 +216,21 @@ server_takes_one_front_end(void **state)
 	assert_int_equal(fake.nr_started, 1);
 	assert_int_equal(fake.flags, 0);
 	assert_int_equal(fake_come(7), 0);
+	fake.refuse_connect = true; /* the driver refuses a second one while the first lives */
 	assert_int_equal(fake_come(8), -1);
 	assert_int_equal(fake.nr_connected, 1);
 	fake_hang_up(8); /* the one that was refused */
 	assert_int_equal(fake.nr_disconnected, 0);
-	fake_hang_up(7);
-	assert_int_equal(fake.last_disconnected, 7);
+	fake.refuse_connect = false;
+
+	/* the next one is seen before the end of the first: that end does not hit the new one */
 	assert_int_equal(fake_come(9), 0);
+	fake_hang_up(7);
+	assert_int_equal(fake.nr_disconnected, 0);
+	fake_hang_up(9);
+	assert_int_equal(fake.nr_disconnected, 1);
+	assert_int_equal(fake.last_disconnected, 9);
+	assert_int_equal(fake_come(10), 0);
 }
 
 static void
