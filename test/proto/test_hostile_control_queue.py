@@ -222,10 +222,9 @@ def test_admin_transitions(ctl, pf):
             assert pf.set_status(VICTIM, status) == admin.OK
             assert pf.get_status(VICTIM) == status
         driver.echo()
-        # the short cut that the incumbent's debug command takes
-        for status in (admin.FREEZED, admin.RUNNING):
-            assert pf.set_status(VICTIM, status) == admin.OK
-            assert pf.get_status(VICTIM) == status
+        # steps go to neighbours: RUNNING to FREEZED is refused and changes nothing
+        assert pf.set_status(VICTIM, admin.FREEZED) & admin.DNR
+        assert pf.get_status(VICTIM) == admin.RUNNING
         driver.echo()
         got = pf.set_status(VICTIM, admin.INIT)
         assert got != admin.OK or pf.get_status(VICTIM) == admin.INIT
