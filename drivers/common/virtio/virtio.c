@@ -278,33 +278,44 @@ check_config(const struct vfe_virtio_dev *vdev, uint32_t off, uint32_t len, stru
 		(unsigned long long)vdev->device.length);
 }
 
+/* What to read: with @widths field by field, else as config_width() says. */
+struct config_span {
+	uint32_t off;
+	uint32_t len;
+	const uint8_t *widths;
+};
+
 static int
-config_read_once(struct vfe_virtio_dev *vdev, uint32_t off, uint8_t *buf, uint32_t len,
+config_read_once(struct vfe_virtio_dev *vdev, const struct config_span *span, uint8_t *buf,
 	struct vfe_error *err)
 {
-	uint32_t width = config_width(off, len);
+	uint32_t width = config_width(span->off, span->len);
+	const uint8_t *next = span->widths;
 	uint32_t i;
 	int rc = 0;
 
-	for (i = 0; i < len && rc == 0; i += width)
-		rc = vfe_pci_bar_read(vdev->pci, vdev->device.bar, vdev->device.offset + off + i,
-			buf + i, width, err);
+	for (i = 0; i < span->len && rc == 0; i += width) {
+		if (next != NULL)
+			width = *next++;
+		rc = vfe_pci_bar_read(vdev->pci, vdev->device.bar,
+			vdev->device.offset + span->off + i, buf + i, width, err);
+	}
 	return rc;
 }
 
-int
-vfe_virtio_config_read(
-	struct vfe_virtio_dev *vdev, uint32_t off, void *buf, uint32_t len, struct vfe_error *err)
+static int
+config_read_settled(struct vfe_virtio_dev *vdev, const struct config_span *span, void *buf,
+	struct vfe_error *err)
 {
 	uint8_t before = 0, after = 0;
 	unsigned int i;
 	int rc;
 
-	rc = check_config(vdev, off, len, err);
+	rc = check_config(vdev, span->off, span->len, err);
 	if (rc == 0)
 		rc = vfe_virtio_generation_get(vdev, &before, err);
 	for (i = 0; i < CONFIG_TRIES && rc == 0; i++) {
-		rc = config_read_once(vdev, off, buf, len, err);
+		rc = config_read_once(vdev, span, buf, err);
 		if (rc == 0)
 			rc = vfe_virtio_generation_get(vdev, &after, err);
 		if (rc == 0 && before == after)
@@ -316,6 +327,27 @@ vfe_virtio_config_read(
 	return vfe_error_set(err, -EAGAIN,
 		"the device configuration changed during each of %d reads, generation is %u",
 		CONFIG_TRIES, after);
+}
+
+int
+vfe_virtio_config_read(
+	struct vfe_virtio_dev *vdev, uint32_t off, void *buf, uint32_t len, struct vfe_error *err)
+{
+	const struct config_span span = {.off = off, .len = len};
+
+	return config_read_settled(vdev, &span, buf, err);
+}
+
+int
+vfe_virtio_config_read_fields(struct vfe_virtio_dev *vdev, const uint8_t *widths, unsigned int nr,
+	void *buf, struct vfe_error *err)
+{
+	struct config_span span = {.widths = widths};
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		span.len += widths[i];
+	return config_read_settled(vdev, &span, buf, err);
 }
 
 int

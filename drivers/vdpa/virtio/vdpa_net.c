@@ -55,21 +55,27 @@ vdpa_net_protocol_features(void)
 	       VFE_BIT(VDPA_PROTOCOL_F_HOST_NOTIFIER) | VFE_BIT(VDPA_PROTOCOL_F_STATUS);
 }
 
+/* The fields of struct vfe_wire_net_config. */
+static const uint8_t net_config_widths[] = {1, 1, 1, 1, 1, 1, 2, 2, 2, 4, 1, 1, 2, 4};
+
 int
 vdpa_net_config_read(
 	struct vfe_virtio_dev *vdev, struct vfe_wire_net_config *ret, struct vfe_error *err)
 {
 	struct vfe_wire_net_config config = {0};
-	uint32_t len = sizeof(config);
+	unsigned int nr = 0;
+	uint32_t len = 0;
 	int rc;
 
 	/* older devices have a shorter structure; mac, status, pairs and MTU must be there */
-	if (vdev->device.length < len)
-		len = (uint32_t)vdev->device.length;
+	while (nr < VFE_ARRAY_SIZE(net_config_widths) &&
+		len + net_config_widths[nr] <= vdev->device.length)
+		len += net_config_widths[nr++];
 	if (len < offsetof(struct vfe_wire_net_config, speed))
-		return vfe_error_set(
-			err, -EPROTO, "device configuration of %u bytes is too short", len);
-	rc = vfe_virtio_config_read(vdev, 0, &config, len, err);
+		return vfe_error_set(err, -EPROTO,
+			"device configuration of %llu bytes is too short",
+			(unsigned long long)vdev->device.length);
+	rc = vfe_virtio_config_read_fields(vdev, net_config_widths, nr, &config, err);
 	if (rc == 0)
 		*ret = config;
 	return rc;
@@ -77,17 +83,13 @@ vdpa_net_config_read(
 
 /* Data queues: pairs are told by max_virtqueue_pairs, which is there with MQ or RSS. */
 int
-vdpa_net_nr_queues(struct vfe_virtio_dev *vdev, uint16_t *ret, struct vfe_error *err)
+vdpa_net_nr_queues(const struct vfe_virtio_dev *vdev, const struct vfe_wire_net_config *config,
+	uint16_t *ret, struct vfe_error *err)
 {
-	struct vfe_wire_net_config config;
 	unsigned int pairs = 1;
-	int rc;
 
-	rc = vdpa_net_config_read(vdev, &config, err);
-	if (rc < 0)
-		return rc;
 	if ((vdev->device_features & (VFE_BIT(VFE_NET_F_MQ) | VFE_BIT(VFE_NET_F_RSS))) != 0)
-		pairs = le16toh(config.max_virtqueue_pairs);
+		pairs = le16toh(config->max_virtqueue_pairs);
 	if (pairs == 0 || 2 * pairs > vdev->num_queues)
 		return vfe_error_set(
 			err, -EPROTO, "%u queue pairs, but %u queues", pairs, vdev->num_queues);

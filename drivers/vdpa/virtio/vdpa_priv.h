@@ -354,7 +354,8 @@ void vdpa_slave_close(struct vdpa_vf *vf);
 uint64_t vdpa_net_features_offered(uint64_t device_features);
 uint64_t vdpa_net_features_driver(uint64_t device_features, uint64_t guest_features);
 uint64_t vdpa_net_protocol_features(void);
-int vdpa_net_nr_queues(struct vfe_virtio_dev *vdev, uint16_t *ret, struct vfe_error *err);
+int vdpa_net_nr_queues(const struct vfe_virtio_dev *vdev, const struct vfe_wire_net_config *config,
+	uint16_t *ret, struct vfe_error *err);
 int vdpa_net_config_read(
 	struct vfe_virtio_dev *vdev, struct vfe_wire_net_config *ret, struct vfe_error *err);
 uint16_t vdpa_net_mtu(const struct vfe_wire_net_config *config, uint64_t device_features);

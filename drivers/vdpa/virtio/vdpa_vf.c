@@ -145,7 +145,10 @@ hardware_queues(struct vdpa_vf *vf, struct hardware *hw, struct vfe_vdpa_error *
 	uint16_t qid;
 	int ret;
 
-	ret = vdpa_net_nr_queues(&hw->vdev, &hw->nr_queues, &err->err);
+	ret = vdpa_net_config_read(&hw->vdev, &hw->config, &err->err);
+	if (ret < 0)
+		return fail(err, VFE_VDPA_VF_BAR_COPY, vf, ret);
+	ret = vdpa_net_nr_queues(&hw->vdev, &hw->config, &hw->nr_queues, &err->err);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_VF_QUEUES, vf, ret);
 	if (hw->vdev.num_vectors < hw->nr_queues + 1)
@@ -162,8 +165,7 @@ hardware_queues(struct vdpa_vf *vf, struct hardware *hw, struct vfe_vdpa_error *
 		return fail(err, VFE_VDPA_VF_QUEUES, vf, ret);
 	for (qid = 0; qid < hw->nr_queues; qid++)
 		hw->queues[qid].page_mappable = page_is_mappable(hw->queues, qid, hw->nr_queues);
-	ret = vdpa_net_config_read(&hw->vdev, &hw->config, &err->err);
-	return ret < 0 ? fail(err, VFE_VDPA_VF_BAR_COPY, vf, ret) : 0;
+	return 0;
 }
 
 static void

@@ -424,8 +424,8 @@ vfe_virtio_features_set(struct vfe_virtio_dev *vdev, uint64_t wanted, struct vfe
 }
 
 int
-vfe_virtio_config_read(
-	struct vfe_virtio_dev *vdev, uint32_t off, void *buf, uint32_t len, struct vfe_error *err)
+vfe_virtio_config_read_fields(struct vfe_virtio_dev *vdev, const uint8_t *widths, unsigned int nr,
+	void *buf, struct vfe_error *err)
 {
 	struct vfe_wire_net_config config = {
 		.mac = {2, 0, 0, 0, (uint8_t)vdev->pci->vf, vdev->pci->mac_last},
@@ -433,12 +433,15 @@ vfe_virtio_config_read(
 		.max_virtqueue_pairs = htole16(FAKE_QUEUES / 2),
 		.mtu = htole16(1500),
 	};
+	uint32_t len = 0;
 
 	STAGE(FAKE_STAGE_CONFIG, err);
 	if (vfe_pci_error(vdev->pci) != 0)
 		return vfe_error_set(err, -ENODEV, "gone");
-	assert(vfe_range_inside(off, len, sizeof(config)));
-	memcpy(buf, (uint8_t *)&config + off, len);
+	while (nr > 0)
+		len += widths[--nr];
+	assert(len <= sizeof(config));
+	memcpy(buf, &config, len);
 	return 0;
 }
 

@@ -115,6 +115,7 @@ bar_read(struct fake_pci *f, unsigned int bar, uint64_t off, void *buf, uint32_t
 	} else {
 		assert(off >= FV_DEVICE && off + len <= FV_DEVICE + FV_DEVICE_SIZE);
 		memcpy(buf, v->device_cfg + (off - FV_DEVICE), len);
+		v->read_widths[off - FV_DEVICE] = (uint8_t)len;
 	}
 	return 0;
 }

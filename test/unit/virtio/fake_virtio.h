@@ -46,6 +46,7 @@ struct fake_virtio {
 	uint64_t accepted;
 	struct fake_queue q[FV_QUEUES];
 	uint8_t device_cfg[FV_DEVICE_SIZE];
+	uint8_t read_widths[FV_DEVICE_SIZE]; /* of the last read that began at each byte */
 	uint8_t isr;
 	unsigned int kicks[FV_QUEUES];
 	unsigned int bad_widths; /* accesses that were not of the field's width */

@@ -338,6 +338,31 @@ test_configuration_reads_and_writes_at_its_edges(void **state)
 }
 
 static void
+test_configuration_reads_each_field_at_its_width(void **state)
+{
+	static const uint8_t widths[] = {1, 1, 2, 4, 4, 4};
+	static const uint8_t at[FV_DEVICE_SIZE] = {[0] = 1, [1] = 1, [2] = 2, [4] = 4, [8] = 4};
+	static const uint8_t too_long[] = {4, 4, 4, 4, 4, 4, 4, 4, 1};
+	struct env *e = *state;
+	uint8_t buf[FV_DEVICE_SIZE + 1] = {0};
+	unsigned int i;
+
+	for (i = 0; i < FV_DEVICE_SIZE; i++)
+		e->v.device_cfg[i] = (uint8_t)(i + 1);
+	assert_int_equal(vfe_virtio_config_read_fields(&e->vdev, widths, 5, buf, &e->err), 0);
+	assert_memory_equal(e->v.read_widths, at, sizeof(at));
+	assert_memory_equal(buf, e->v.device_cfg, 12);
+	assert_int_equal(buf[12], 0);
+	assert_int_equal(
+		vfe_virtio_config_read_fields(&e->vdev, too_long, 9, buf, &e->err), -ERANGE);
+	assert_int_equal(vfe_virtio_config_read_fields(&e->vdev, too_long, 8, buf, &e->err), 0);
+	assert_memory_equal(buf, e->v.device_cfg, FV_DEVICE_SIZE);
+
+	e->v.unsettled = 1000;
+	assert_int_equal(vfe_virtio_config_read_fields(&e->vdev, widths, 5, buf, &e->err), -EAGAIN);
+}
+
+static void
 test_generation_that_settles_and_one_that_does_not(void **state)
 {
 	struct env *e = *state;
@@ -758,6 +783,7 @@ main(void)
 		INITED(test_features_are_written_and_read_back),
 		INITED(test_features_that_the_device_refuses),
 		INITED(test_configuration_reads_and_writes_at_its_edges),
+		INITED(test_configuration_reads_each_field_at_its_width),
 		INITED(test_generation_that_settles_and_one_that_does_not),
 		INITED(test_isr_is_cleared_by_reading),
 		INITED(test_queue_is_enabled_as_asked),

@@ -77,6 +77,13 @@ int vfe_virtio_features_set(struct vfe_virtio_dev *vdev, uint64_t wanted, struct
  */
 int vfe_virtio_config_read(
 	struct vfe_virtio_dev *vdev, uint32_t off, void *buf, uint32_t len, struct vfe_error *err);
+/*
+ * The same for the first @nr fields of the structure, each by one access of its own width, which
+ * is what section 4.1.3.1 asks for. @widths are 1, 2 or 4 bytes (a 64-bit field is two of 4); the
+ * fields follow each other without gaps, naturally aligned.
+ */
+int vfe_virtio_config_read_fields(struct vfe_virtio_dev *vdev, const uint8_t *widths,
+	unsigned int nr, void *buf, struct vfe_error *err);
 int vfe_virtio_config_write(struct vfe_virtio_dev *vdev, uint32_t off, const void *buf,
 	uint32_t len, struct vfe_error *err);
 int vfe_virtio_generation_get(struct vfe_virtio_dev *vdev, uint8_t *ret, struct vfe_error *err);
