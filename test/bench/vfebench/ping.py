@@ -11,7 +11,7 @@ from vfetest.controller import BUILD
 from .sides import BACK_CPU, FRONT_CPU
 
 VHOST_PING = os.path.join(BUILD, 'test', 'bench', 'vhost-ping')
-LINE_TRIPS = 20000
+LINE_TRIPS = 4000
 
 
 class Ping:
