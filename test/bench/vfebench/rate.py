@@ -108,7 +108,7 @@ def run_mode(lab, mode, ours_backend, peer_mode, options, report):
         if disturbed:
             text.append('%d of %d windows disturbed' % (disturbed, len(samples)))
         report.pairs('%s %4d B' % (mode, size), 'Mpps', done, text='  '.join(text),
-                     mode=mode, size=size, refused=refused)
+                     valid=2 * disturbed < len(samples), mode=mode, size=size, refused=refused)
 
 
 def run_peer(lab, mode, peer_mode, options, report):

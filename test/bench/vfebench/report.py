@@ -56,12 +56,14 @@ class Report:
                  % (name, middle, unit, low, high, '  ' + text if text else ''))
         self._rows.append({'name': name, 'unit': unit, 'values': values, **extra})
 
-    def pairs(self, name, unit, pairs, more_is_better=True, text='', **extra):
+    def pairs(self, name, unit, pairs, more_is_better=True, text='', valid=True,
+              **extra):
         """A row of ours against the peer's, measured in turns.
 
         Pairs whose CPUs moved in between are left out while enough others remain.
         """
         used = [p for p in pairs if p.matched()]
+        valid = valid and len(used) >= min(3, len(pairs))
         if len(used) < min(3, len(pairs)):
             used = pairs
             text = 'the CPUs moved about: no fair pairs  ' + text
@@ -72,6 +74,8 @@ class Report:
             verdict = 'ahead' if low > 1 else 'behind' if high < 1 else 'equal'
         else:
             verdict = 'ahead' if high < 1 else 'behind' if low > 1 else 'equal'
+        if not valid:
+            verdict = 'unsure'
         ours = statistics.median(p.ours.value for p in used)
         peer = statistics.median(p.peer.value for p in used)
         self.progress('')
