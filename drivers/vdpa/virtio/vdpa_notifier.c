@@ -21,6 +21,14 @@
 
 enum { NOTIFIER_PAGE = 4096 }; /* what a guest can map; the front-end wants exactly one page */
 
+static void
+notifier_set(struct vdpa_vf *vf, uint16_t qid, enum vdpa_notifier_state state)
+{
+	pthread_mutex_lock(&vf->lock);
+	vf->bells[qid].notifier = state;
+	pthread_mutex_unlock(&vf->lock);
+}
+
 void
 vdpa_slave_close(struct vdpa_vf *vf)
 {
@@ -33,7 +41,7 @@ vdpa_slave_close(struct vdpa_vf *vf)
 	s->pending = 0;
 	s->rx_len = 0;
 	for (qid = 0; qid < vf->nr_queues; qid++)
-		vf->bells[qid].notifier = VDPA_NOTIFIER_NONE;
+		notifier_set(vf, qid, VDPA_NOTIFIER_NONE);
 }
 
 static void
@@ -48,13 +56,12 @@ static void
 slave_answered(struct vdpa_vf *vf, uint64_t result)
 {
 	struct vdpa_slave *s = &vf->slave;
-	struct vdpa_bell *bell;
 
 	vdpa_timer_cancel(&s->timer);
 	if (s->pending == VDPA_SLAVE_VRING_HOST_NOTIFIER) {
-		bell = &vf->bells[s->pending_qid];
-		if (bell->notifier == VDPA_NOTIFIER_SENT)
-			bell->notifier = result == 0 ? VDPA_NOTIFIER_ON : VDPA_NOTIFIER_OFF;
+		if (vf->bells[s->pending_qid].notifier == VDPA_NOTIFIER_SENT)
+			notifier_set(vf, s->pending_qid,
+				result == 0 ? VDPA_NOTIFIER_ON : VDPA_NOTIFIER_OFF);
 		if (result != 0)
 			VDPA_LOG(NOTICE, run, vf->name,
 				"queue %u: the front-end cannot map the doorbell page (QEMU needs "
@@ -149,8 +156,8 @@ send_notifier(struct vdpa_vf *vf, uint16_t qid)
 	vf->slave.pending_qid = qid;
 	ret = slave_send(vf, VDPA_SLAVE_VRING_HOST_NOTIFIER, &area, sizeof(area), db->map_fd);
 	if (ret == 0)
-		vf->bells[qid].notifier =
-			vf->slave.pending != 0 ? VDPA_NOTIFIER_SENT : VDPA_NOTIFIER_ON;
+		notifier_set(
+			vf, qid, vf->slave.pending != 0 ? VDPA_NOTIFIER_SENT : VDPA_NOTIFIER_ON);
 	return ret;
 }
 
@@ -184,8 +191,9 @@ notifiers_forget(struct vdpa_vf *vf)
 
 	pthread_mutex_lock(&vf->lock);
 	for (qid = 0; qid < vf->nr_queues; qid++) {
-		if (!vdpa_ring_started(&vf->rings[qid]))
+		if (vf->bells[qid].stops != vf->rings[qid].stops)
 			vf->bells[qid].notifier = VDPA_NOTIFIER_NONE;
+		vf->bells[qid].stops = vf->rings[qid].stops;
 	}
 	pthread_mutex_unlock(&vf->lock);
 }

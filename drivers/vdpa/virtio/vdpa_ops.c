@@ -95,7 +95,11 @@ ring_clear(struct vdpa_ring *ring)
 {
 	vdpa_fd_put(ring->kick);
 	vdpa_fd_put(ring->call);
-	*ring = (struct vdpa_ring){.size = ring->size, .enabled = ring->enabled};
+	*ring = (struct vdpa_ring){
+		.size = ring->size,
+		.enabled = ring->enabled,
+		.stops = ring->stops + 1,
+	};
 }
 
 /* Something that the device must be told by a restore has changed. */
@@ -732,8 +736,10 @@ vfe_vdpa_vf_connect(const struct vfe_bdf *bdf, int vid, struct vfe_error *err)
 	drop_dead_connection(vf);
 	pthread_mutex_lock(&vf->lock);
 	busy = vf->vid >= 0 || vf->removing;
-	if (!busy)
+	if (!busy) {
 		vf->vid = vid;
+		vf->config_changed = false; /* it will read what is there now */
+	}
 	pthread_mutex_unlock(&vf->lock);
 	if (busy)
 		return vfe_error_set(

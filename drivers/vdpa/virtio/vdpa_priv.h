@@ -107,6 +107,7 @@ struct vdpa_ring {
 	uint64_t desc; /* addresses in the front-end */
 	uint64_t avail;
 	uint64_t used;
+	uint32_t stops;       /* how often it has been stopped */
 	struct vdpa_fd *kick; /* NULL = none */
 	struct vdpa_fd *call;
 };
@@ -129,11 +130,12 @@ enum vdpa_notifier_state {
 	VDPA_NOTIFIER_OFF, /* refused, or not possible */
 };
 
-/* Doorbells of a ring; reactor only, but for the counters. */
+/* Doorbells of a ring; written by the reactor, what is not atomic under vf->lock if it is shown. */
 struct vdpa_bell {
 	int relay; /* slot, -1 = none */
 	struct vdpa_fd *relay_fd;
 	enum vdpa_notifier_state notifier;
+	uint32_t stops; /* of the ring, when @notifier was set */
 	atomic_uint_least64_t relayed;
 };
 

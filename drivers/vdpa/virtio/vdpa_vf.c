@@ -436,8 +436,9 @@ vf_remove(struct vfe_bus_device *dev)
 
 	vdpa_vf_unregister(vf);
 	rte_vdpa_unregister_device(vf->vdpa);
-	vdpa_work_cancel(&vf->step);
 	vdpa_reactor_call(call_detach, vf);
+	/* nobody posts it any more */
+	vdpa_work_cancel(&vf->step);
 	vdpa_work_cancel(&vf->job);
 	vdpa_work_cancel(&vf->job_done);
 	vf_free(vf);

@@ -341,6 +341,7 @@ vfe_pci_domain_unmap(
 	domain->mappings--;
 	world.mapped--;
 	world.unmaps++;
+	pthread_cond_broadcast(&world.cond);
 	pthread_mutex_unlock(&world.lock);
 	return 0;
 }
@@ -806,6 +807,20 @@ fake_wait_state(unsigned int i, const char *state)
 	if (!reached)
 		fail_msg("VF is %s, expected %s", fake_info(i)->state, state);
 	fake_flush();
+}
+
+void
+fake_wait_unmapped(void)
+{
+	struct timespec ts;
+	int ret = 0;
+
+	until(&ts);
+	pthread_mutex_lock(&world.lock);
+	while (ret == 0 && world.mapped != 0)
+		ret = pthread_cond_timedwait(&world.cond, &world.lock, &ts);
+	pthread_mutex_unlock(&world.lock);
+	assert_int_equal(ret, 0);
 }
 
 /* --- EAL --- */

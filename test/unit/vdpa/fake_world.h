@@ -127,6 +127,7 @@ void fake_expect_nothing(void);
 void fake_flush(void); /* the reactor has done what was posted */
 
 void fake_wait_state(unsigned int i, const char *state);
+void fake_wait_unmapped(void);                      /* no guest memory is mapped any more */
 struct vfe_vdpa_vf_info *fake_info(unsigned int i); /* overwritten by the next call */
 
 /* The transport of a function ends. */

@@ -251,8 +251,10 @@ first_ring_suspends_and_all_answer_with_the_used_index(void **state)
 	assert_true(fake_info(0)->last_suspend_ns > 0);
 
 	/* and on again, from there, without another freeze */
+	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_STATUS, 0), 0);
 	fake_guest_ring(g, 0);
 	fake_guest_ring(g, 1);
+	fake_guest_driver_ok(g);
 	FAKE_SERVE(0, FAKE_RESTORE, FAKE_QUIESCE, FAKE_RUN);
 	fake_wait_state(0, "running");
 	assert_int_equal(world.vf[0].state.queues[1].last_avail_idx, 0x8001);
@@ -623,8 +625,7 @@ disconnect_parks_before_memory_goes(void **state)
 	fake_answer(0);
 	fake_wait_state(0, "parked");
 	fake_expect_nothing();
-	while (world.mapped != 0)
-		fake_flush(); /* a job unmaps */
+	fake_wait_unmapped();
 	assert_false(fake_info(0)->connected);
 	assert_int_equal(fake_info(0)->nr_mem_regions, 0);
 }
@@ -650,8 +651,7 @@ disconnect_in_step(struct fake_guest *g, unsigned int n)
 	world.automatic = true;
 	fake_answer(0);
 	fake_wait_state(0, "parked");
-	while (world.mapped != 0)
-		fake_flush();
+	fake_wait_unmapped();
 	assert_false(atomic_load(&vdpa_vf_find(&(struct vfe_bdf){0, 0xaf, 4, 0})->running));
 }
 
@@ -707,8 +707,7 @@ park_that_fails_ends_in_a_reset_and_unmaps(void **state)
 	FAKE_SERVE(0, FAKE_QUIESCE, FAKE_FREEZE);
 	fake_expect(0, FAKE_RESTORE);
 	fake_answer(-EIO);
-	while (world.mapped != 0)
-		fake_flush();
+	fake_wait_unmapped();
 	fake_wait_state(0, "parked");
 	assert_int_equal(world.vf[0].resets, 2);
 }
@@ -724,8 +723,7 @@ disconnected_lost_vf_gives_its_memory_back(void **state)
 	fake_wait_state(0, "lost");
 	assert_int_equal(world.mapped, 1);
 	fake_guest_disconnect(g);
-	while (world.mapped != 0)
-		fake_flush();
+	fake_wait_unmapped();
 	assert_string_equal(fake_info(0)->state, "lost");
 	assert_int_equal(vfe_vdpa_vf_remove(&bdf, &verr), 0);
 }
