@@ -24,6 +24,8 @@ def session_dir():
     """Short path: socket names must fit into 107 bytes."""
     path = tempfile.mkdtemp(prefix='vfeproto', dir='/tmp')
     yield path
+    for daemon in daemons.Daemon.started:
+        daemon.kill()  # what a test that failed half way has left behind
     if os.environ.get('VFE_TEST_KEEP'):
         print(f'logs are in {path}')
     else:

@@ -38,6 +38,8 @@ def missing(*programs):
 class Daemon:
     """One running program. stop() checks that it ends well and said nothing of errors in memory."""
 
+    started = []
+
     def __init__(self, name, argv, directory, rpc_path, timeout=20.0):
         self.name = name
         self.argv = argv
@@ -51,6 +53,7 @@ class Daemon:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, env=env)
         self.pid = self.process.pid
+        Daemon.started.append(self)
         self._wait_ready(timeout * SLOW)
 
     def _wait_ready(self, timeout):
