@@ -118,8 +118,9 @@ function_queues_stop(struct function *fn)
 {
 	uint16_t i;
 
-	for (i = 0; i < vfe_vdev_nr_queues(fn->vdev); i++)
-		queue_stop(fn, i);
+	/* in reverse, so that no transmit queue runs while its receive queue is gone already */
+	for (i = vfe_vdev_nr_queues(fn->vdev); i > 0; i--)
+		queue_stop(fn, (uint16_t)(i - 1));
 }
 
 void
