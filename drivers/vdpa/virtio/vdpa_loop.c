@@ -15,7 +15,6 @@
 
 #include <rte_lcore.h>
 
-TAILQ_HEAD(vdpa_work_list, vdpa_work);
 TAILQ_HEAD(vdpa_timer_list, vdpa_timer);
 
 static struct {
@@ -57,6 +56,17 @@ loop_wake(void)
 
 /* --- works --- */
 
+/* Put @work into its list. One that runs waits until it has ended: a work never runs twice at a
+ * time. */
+static void
+loop_enqueue_locked(struct vdpa_work *work, struct vdpa_work_list *list)
+{
+	work->list = list;
+	work->queued = true;
+	if (!work->running)
+		TAILQ_INSERT_TAIL(list, work, next);
+}
+
 void
 vdpa_reactor_post(struct vdpa_work *work)
 {
@@ -64,9 +74,8 @@ vdpa_reactor_post(struct vdpa_work *work)
 
 	pthread_mutex_lock(&loop.lock);
 	if (!work->queued) {
-		work->queued = true;
 		wake = TAILQ_EMPTY(&loop.reactor_works);
-		TAILQ_INSERT_TAIL(&loop.reactor_works, work, next);
+		loop_enqueue_locked(work, &loop.reactor_works);
 	}
 	pthread_mutex_unlock(&loop.lock);
 	if (wake)
@@ -78,29 +87,19 @@ vdpa_worker_post(struct vdpa_work *work)
 {
 	pthread_mutex_lock(&loop.lock);
 	if (!work->queued) {
-		work->queued = true;
-		TAILQ_INSERT_TAIL(&loop.worker_works, work, next);
+		loop_enqueue_locked(work, &loop.worker_works);
 		pthread_cond_signal(&loop.work);
 	}
 	pthread_mutex_unlock(&loop.lock);
 }
 
-/* A work is in one of the two lists only; which one does not matter for taking it out. */
 void
 vdpa_work_cancel(struct vdpa_work *work)
 {
-	struct vdpa_work *w;
-
 	pthread_mutex_lock(&loop.lock);
 	while (work->queued || work->running) {
-		TAILQ_FOREACH (w, &loop.reactor_works, next) {
-			if (w == work)
-				break;
-		}
-		if (w != NULL)
-			TAILQ_REMOVE(&loop.reactor_works, work, next);
-		else if (work->queued)
-			TAILQ_REMOVE(&loop.worker_works, work, next);
+		if (work->queued && !work->running)
+			TAILQ_REMOVE(work->list, work, next);
 		work->queued = false;
 		if (work->running)
 			pthread_cond_wait(&loop.idle, &loop.lock);
@@ -108,7 +107,10 @@ vdpa_work_cancel(struct vdpa_work *work)
 	pthread_mutex_unlock(&loop.lock);
 }
 
-/* Take the first work of @list and run it, the lock being held before and after. */
+/*
+ * Take the first work of @list and run it, the lock being held before and after. The thread that
+ * ran it puts it back when it was posted meanwhile, and goes on with the list itself.
+ */
 static void
 loop_run_first_locked(struct vdpa_work_list *list)
 {
@@ -121,6 +123,8 @@ loop_run_first_locked(struct vdpa_work_list *list)
 	work->run(work);
 	pthread_mutex_lock(&loop.lock);
 	work->running = false;
+	if (work->queued)
+		TAILQ_INSERT_TAIL(work->list, work, next);
 	pthread_cond_broadcast(&loop.idle);
 }
 

@@ -3,9 +3,10 @@
  *
  * The driver's threads: one reactor, which never waits for a device, and a few workers, which may.
  *
- * A struct vdpa_work runs once for each time that it was posted while it was not queued; it is
- * part of its owner, who calls vdpa_work_cancel() before it goes away. Watches and timers belong
- * to the reactor thread: all their functions are called there.
+ * A struct vdpa_work runs once for each time that it was posted while it was not queued, never
+ * twice at a time; it is posted to the reactor only or to the workers only, and is part of its
+ * owner, who calls vdpa_work_cancel() before it goes away. Watches and timers belong to the reactor
+ * thread: all their functions are called there.
  */
 
 #ifndef VDPA_LOOP_H
@@ -20,10 +21,13 @@
 /* Enough that a few devices which hang do not hold up the others. */
 enum { VDPA_NR_WORKERS = 4 };
 
+TAILQ_HEAD(vdpa_work_list, vdpa_work);
+
 struct vdpa_work {
 	TAILQ_ENTRY(vdpa_work) next;
 	void (*run)(struct vdpa_work *work);
-	bool queued;
+	struct vdpa_work_list *list; /* of the last post */
+	bool queued; /* posted and not yet begun; in the list, unless it also runs */
 	bool running;
 };
 
