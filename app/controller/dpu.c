@@ -113,6 +113,7 @@ dpu_create(
 	memset(dpu, 0, sizeof(*dpu));
 	dpu->env.loop = loop;
 	dpu->env.config = config;
+	vfe_signaller_init(&dpu->env.signaller);
 	raise_fd_limit(config);
 	rc = make_dir(config->dir, err);
 	if (rc == 0)
@@ -161,4 +162,5 @@ dpu_destroy(struct dpu *dpu)
 	if (dpu->env.engine != NULL)
 		dp_engine_destroy(dpu->env.engine);
 	dpu->env.engine = NULL;
+	vfe_signaller_fini(&dpu->env.signaller);
 }

@@ -325,6 +325,7 @@ create_vdev(struct function *fn, struct vfe_error *err)
 		.nr_vectors = fn->cfg->num_msix,
 		.ops = &vdev_ops,
 		.ctx = fn,
+		.signaller = &fn->env->signaller,
 	};
 	int rc = fn->type->create(fn, &cfg, err);
 

@@ -22,6 +22,7 @@
 #include "datapath.h"
 #include "vfe_base.h"
 #include "vfe_iova.h"
+#include "vfe_signal.h"
 #include "vfe_state.h"
 #include "vfe_vdev.h"
 #include "vfe_vfio_user_server.h"
@@ -45,6 +46,7 @@ struct function_env {
 	struct ev_loop *loop;
 	struct dp_engine *engine;
 	const struct config *config;
+	struct vfe_signaller signaller; /* of the control thread */
 };
 
 /* A device type: what differs between network and block devices. */

@@ -51,6 +51,8 @@ check_cfg(const struct vfe_vdev_cfg *cfg, struct vfe_error *err)
 	if (cfg->config_len == 0 || cfg->config_len > VFE_VDEV_MAX_CONFIG)
 		return vfe_error_set(
 			err, -EINVAL, "%u bytes of device configuration", cfg->config_len);
+	if (cfg->signaller == NULL)
+		return vfe_error_set(err, -EINVAL, "nothing to send interrupts with");
 	if (cfg->sriov.total_vfs > 0 && !vfe_is_pow2(cfg->sriov.vf_bar_size))
 		return vfe_error_set(err, -EINVAL, "VF BAR size is not a power of two");
 	return 0;

@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { ENTRY_MASKED = 1 }; /* bit 0 of vector control */
 
@@ -29,14 +28,12 @@ masked(const struct vfe_vdev *dev, const struct vdev_vector *v)
 }
 
 static void
-fire(struct vdev_vector *v)
+fire(const struct vfe_vdev *dev, struct vdev_vector *v)
 {
-	uint64_t one = 1;
-
 	v->pending = false;
-	/* EAGAIN: the counter is full, so the peer is awake already; other errors are its own */
-	if (v->fd >= 0 && write(v->fd, &one, sizeof(one)) < 0)
-		return;
+	/* a full counter means that the peer is awake already; other errors are its own */
+	if (v->fd >= 0)
+		(void)vfe_signal(dev->cfg.signaller, v->fd);
 }
 
 /* Some queue or the configuration uses the vector, and the driver is there to be told. */
@@ -68,7 +65,7 @@ vector_changed(struct vfe_vdev *dev, uint16_t vector)
 	if (v->fd < 0 || masked(dev, v) || dev->quiet)
 		return;
 	if (v->pending || in_use(dev, vector))
-		fire(v);
+		fire(dev, v);
 }
 
 int
@@ -195,7 +192,7 @@ vdev_msix_signal(struct vfe_vdev *dev, uint16_t vector)
 	if (dev->quiet || v->fd < 0 || masked(dev, v))
 		v->pending = true;
 	else
-		fire(v);
+		fire(dev, v);
 }
 
 void
@@ -218,7 +215,7 @@ vdev_msix_unquiet(struct vfe_vdev *dev)
 		struct vdev_vector *v = &dev->vectors[i];
 
 		if (v->pending && v->fd >= 0 && !masked(dev, v))
-			fire(v);
+			fire(dev, v);
 	}
 }
 

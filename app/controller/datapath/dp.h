@@ -20,6 +20,7 @@
 #include <sys/uio.h>
 
 #include "datapath.h"
+#include "vfe_signal.h"
 #include "vfe_vring_burst.h"
 
 enum {
@@ -149,6 +150,7 @@ struct dp_worker {
 	struct dp_engine *engine;
 	TAILQ_HEAD(, dp_queue) attached;
 	int epoll_fd;
+	struct vfe_signaller signaller;
 	struct dp_source wake; /* eventfd: a request, or a kick from the control thread */
 	int cpu;
 	pthread_t thread;

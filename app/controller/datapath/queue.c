@@ -5,7 +5,6 @@
  */
 
 #include <errno.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,20 +54,12 @@ dp_queue_fail(struct dp_queue *q, const char *fmt, ...)
 void
 dp_queue_call(struct dp_queue *q)
 {
-	static const uint64_t one = 1;
-	struct pollfd writable = {.fd = q->call_fd, .events = POLLOUT};
-
 	if (q->call_fd < 0) {
 		q->call_pending = true;
 		return;
 	}
-	/*
-	 * A full counter is an interrupt that is pending already. O_NONBLOCK alone does not keep
-	 * the write from blocking: the peer shares the flag and may have cleared it.
-	 */
-	if (poll(&writable, 1, 0) != 1 || (writable.revents & POLLOUT) == 0)
-		return;
-	if (write(q->call_fd, &one, sizeof(one)) == (ssize_t)sizeof(one))
+	/* a full counter is an interrupt that is pending already */
+	if (vfe_signal(&q->worker->signaller, q->call_fd) == 0)
 		dp_count(&q->stats.signals, 1);
 }
 
@@ -130,25 +121,6 @@ request_set_call(struct dp_worker *w, void *arg)
 
 /* On the control thread. */
 
-/* Our own copy of the peer's eventfd: a full counter must not block a worker. */
-static int
-call_dup(int fd)
-{
-	int copy, rc;
-
-	if (fd < 0)
-		return -1;
-	copy = vfe_fd_dup(fd);
-	if (copy < 0)
-		return copy;
-	rc = vfe_fd_set_nonblock(copy);
-	if (rc < 0) {
-		vfe_close(&copy);
-		return rc;
-	}
-	return copy;
-}
-
 static int
 queue_take_fds(struct dp_queue *q, const struct dp_queue_cfg *cfg, struct vfe_error *err)
 {
@@ -161,7 +133,7 @@ queue_take_fds(struct dp_queue *q, const struct dp_queue_cfg *cfg, struct vfe_er
 				strerror(-q->kick.fd));
 	}
 	if (cfg->call_fd >= 0) {
-		q->call_fd = call_dup(cfg->call_fd);
+		q->call_fd = vfe_fd_dup(cfg->call_fd);
 		if (q->call_fd < 0)
 			return vfe_error_set(err, q->call_fd, "no fd for the interrupt: %s",
 				strerror(-q->call_fd));
@@ -250,7 +222,7 @@ dp_queue_set_call(struct dp_port *port, uint16_t qid, int call_fd)
 	if (q == NULL || !atomic_load(&q->started))
 		return;
 	/* without an fd of its own the interrupt stays due, as when it is masked */
-	req.fd = call_dup(call_fd);
+	req.fd = call_fd < 0 ? -1 : vfe_fd_dup(call_fd);
 	if (req.fd < 0)
 		req.fd = -1;
 	dp_worker_call(q->worker, request_set_call, &req);

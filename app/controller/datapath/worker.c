@@ -302,6 +302,7 @@ dp_worker_start(
 	TAILQ_INIT(&w->attached);
 	w->wake.on_event = on_wake;
 
+	vfe_signaller_init(&w->signaller);
 	w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	w->wake.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->epoll_fd < 0 || w->wake.fd < 0) {
@@ -318,6 +319,7 @@ dp_worker_start(
 err_close_fds:
 	vfe_close(&w->wake.fd);
 	vfe_close(&w->epoll_fd);
+	vfe_signaller_fini(&w->signaller);
 	return rc;
 }
 
@@ -328,4 +330,5 @@ dp_worker_stop(struct dp_worker *w)
 	pthread_join(w->thread, NULL);
 	vfe_close(&w->wake.fd);
 	vfe_close(&w->epoll_fd);
+	vfe_signaller_fini(&w->signaller);
 }

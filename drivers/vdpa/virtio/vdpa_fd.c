@@ -5,35 +5,18 @@
  */
 
 #include <errno.h>
-#include <linux/aio_abi.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "vdpa_priv.h"
-
-/* Anything else (a socket, a file of FUSE) could make us wait for its owner. */
-static bool
-is_eventfd(int fd)
-{
-	char path[32], target[32];
-	ssize_t n;
-
-	if (vfe_str_format(path, sizeof(path), "/proc/self/fd/%d", fd) < 0)
-		return false;
-	n = readlink(path, target, sizeof(target));
-	return n > 0 && (size_t)n < sizeof(target) && (size_t)n == strlen("anon_inode:[eventfd]") &&
-	       memcmp(target, "anon_inode:[eventfd]", (size_t)n) == 0;
-}
+#include "vfe_signal.h"
 
 struct vdpa_fd *
 vdpa_fd_create(int fd)
 {
 	struct vdpa_fd *ret;
 
-	if (!is_eventfd(fd)) {
+	if (!vfe_fd_is_eventfd(fd)) {
 		errno = EINVAL;
 		return NULL;
 	}
@@ -67,77 +50,35 @@ vdpa_fd_put(struct vdpa_fd *fd)
 	free(fd);
 }
 
-/*
- * write() on an eventfd whose counter is full blocks, and whether O_NONBLOCK is set is up to all
- * owners of the file, the front-end included. The completion of an asynchronous read adds 1 in the
- * kernel, which never blocks. The read is of our own memory file, and has ended when io_submit()
- * returns.
- */
 static struct {
 	pthread_mutex_t lock; /* protects what follows; one signal at a time */
-	bool tried;
-	int file; /* -1 = there is no asynchronous input and output here */
-	aio_context_t context;
-} aio = {.lock = PTHREAD_MUTEX_INITIALIZER, .file = -1};
-
-static void
-aio_setup_locked(void)
-{
-	if (aio.tried)
-		return;
-	aio.tried = true;
-	aio.file = vfe_memfd_create("vfe-signal", 1);
-	if (aio.file >= 0 && syscall(SYS_io_setup, 1, &aio.context) < 0)
-		vfe_close(&aio.file);
-}
+	bool ready;
+	struct vfe_signaller signaller;
+} out = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 void
 vdpa_fd_fini(void)
 {
-	pthread_mutex_lock(&aio.lock);
-	if (aio.file >= 0)
-		syscall(SYS_io_destroy, aio.context);
-	vfe_close(&aio.file);
-	aio.context = 0;
-	aio.tried = false;
-	pthread_mutex_unlock(&aio.lock);
-}
-
-static int
-signal_by_aio(int fd)
-{
-	struct iocb cb = {0}, *list = &cb;
-	struct io_event event;
-	char byte;
-	int ret = -ENOSYS;
-
-	pthread_mutex_lock(&aio.lock);
-	aio_setup_locked();
-	if (aio.file >= 0) {
-		cb.aio_lio_opcode = IOCB_CMD_PREAD;
-		cb.aio_fildes = (uint32_t)aio.file;
-		cb.aio_buf = (uint64_t)(uintptr_t)&byte;
-		cb.aio_nbytes = 1;
-		cb.aio_flags = IOCB_FLAG_RESFD;
-		cb.aio_resfd = (uint32_t)fd;
-		ret = syscall(SYS_io_submit, aio.context, 1, &list) == 1 ? 0 : -errno;
-		if (ret == 0)
-			syscall(SYS_io_getevents, aio.context, 1, 1, &event, NULL);
-	}
-	pthread_mutex_unlock(&aio.lock);
-	return ret;
+	pthread_mutex_lock(&out.lock);
+	if (out.ready)
+		vfe_signaller_fini(&out.signaller);
+	out.ready = false;
+	pthread_mutex_unlock(&out.lock);
 }
 
 void
 vdpa_fd_signal(struct vdpa_fd *fd)
 {
-	static const uint64_t one = 1;
-	struct pollfd p;
+	int rc;
 
-	if (fd == NULL || signal_by_aio(fd->fd) == 0)
+	if (fd == NULL)
 		return;
-	/* no asynchronous input and output here: next best */
-	p = (struct pollfd){.fd = fd->fd, .events = POLLOUT};
-	if (poll(&p, 1, 0) == 1 && write(fd->fd, &one, sizeof(one)) < 0)
-		VDPA_LOG(DEBUG, run, "eventfd", "cannot signal: %s", strerror(errno));
+	pthread_mutex_lock(&out.lock);
+	if (!out.ready)
+		vfe_signaller_init(&out.signaller);
+	out.ready = true;
+	rc = vfe_signal(&out.signaller, fd->fd);
+	pthread_mutex_unlock(&out.lock);
+	if (rc < 0 && rc != -EAGAIN)
+		VDPA_LOG(DEBUG, run, "eventfd", "cannot signal: %s", strerror(-rc));
 }

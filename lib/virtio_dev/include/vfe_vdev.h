@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "vfe_base.h"
+#include "vfe_signal.h"
 #include "vfe_wire_pci.h"
 #include "vfe_wire_virtio.h"
 
@@ -108,6 +109,8 @@ struct vfe_vdev_cfg {
 
 	const struct vfe_vdev_ops *ops;
 	void *ctx;
+
+	struct vfe_signaller *signaller; /* sends interrupts; borrowed */
 };
 
 /* Returns 0, -EINVAL with a text that names what is out of range, -ENOMEM. */

@@ -602,6 +602,7 @@ test_arena_that_the_device_does_not_get(void **state)
 struct honest {
 	struct vfu_function fn;
 	struct vfe_vdev *vdev;
+	struct vfe_signaller signaller;
 	uint8_t config[12];
 	unsigned int driver_oks;
 	unsigned int enables;
@@ -704,9 +705,11 @@ honest_start(struct honest *h)
 		.config_len = sizeof(h->config),
 		.ops = &honest_ops,
 		.ctx = h,
+		.signaller = &h->signaller,
 	};
 	struct vfe_error err = {0};
 
+	vfe_signaller_init(&h->signaller);
 	if (vfe_vdev_create(&cfg, &h->vdev, &err) < 0)
 		fail_msg("%s", err.text);
 	vfu_function_prepare(&h->fn, "0000:af:00.2");
@@ -760,6 +763,7 @@ test_bring_up_of_our_own_device_over_a_socket(void **state)
 	assert_int_equal(h.driver_oks, 1);
 	assert_int_equal(h.enables, 1);
 	vfe_vdev_destroy(h.vdev);
+	vfe_signaller_fini(&h.signaller);
 }
 
 #define RAW(test)    cmocka_unit_test_setup_teardown(test, setup, teardown)

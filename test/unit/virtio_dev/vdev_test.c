@@ -118,6 +118,8 @@ static const struct vfe_vdev_ops ops = {
 	.queue_vector = on_queue_vector,
 };
 
+static struct vfe_signaller signaller;
+
 static struct vfe_vdev_cfg
 base_cfg(struct owner *o)
 {
@@ -138,6 +140,7 @@ base_cfg(struct owner *o)
 		.config_len = sizeof(o->config),
 		.ops = &ops,
 		.ctx = o,
+		.signaller = &signaller,
 	};
 }
 
@@ -910,6 +913,9 @@ a_configuration_out_of_range_is_refused(void **state)
 	cfg = base_cfg(o);
 	cfg.nr_queues = VFE_VDEV_MAX_QUEUES + 1;
 	assert_int_equal(vfe_vdev_create(&cfg, &dev, NULL), -EINVAL);
+	cfg = base_cfg(o);
+	cfg.signaller = NULL;
+	assert_int_equal(vfe_vdev_create(&cfg, &dev, NULL), -EINVAL);
 	assert_null(dev);
 	vfe_vdev_destroy(NULL);
 }
@@ -957,5 +963,10 @@ main(void)
 		T(a_configuration_out_of_range_is_refused),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed;
+
+	vfe_signaller_init(&signaller);
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	vfe_signaller_fini(&signaller);
+	return failed;
 }
