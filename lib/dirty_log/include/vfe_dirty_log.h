@@ -49,7 +49,9 @@ uint64_t vfe_dirty_log_merge(
 uint64_t vfe_dirty_log_take(
 	const struct vfe_dirty_log *log, uint64_t *map, size_t words, uint64_t first_page);
 
-/* As vfe_dirty_log_merge() for a map of @pages bytes, one per page, dirty when not 0. */
+/*
+ * As vfe_dirty_log_merge() for a map of @pages bytes, aligned to 8, one per page, dirty when not 0.
+ */
 uint64_t vfe_dirty_log_merge_bytes(
 	const struct vfe_dirty_log *log, const uint8_t *map, size_t pages, uint64_t first_page);
 
