@@ -231,6 +231,156 @@ vfe_admin_restore_state(struct vfe_admin *admin, uint16_t vf, const void *blob, 
 	return rc;
 }
 
+/* --- dirty pages --- */
+
+enum { MAX_SGES = 32 };
+
+/* Bytes of the map of @range, 0 when the range or its mode makes no sense. */
+static uint64_t
+map_bytes(const struct vfe_wire_admin_track_start *range)
+{
+	const uint64_t page = range->page_size;
+	uint64_t pages;
+
+	if (!vfe_is_pow2(page) || range->range_length == 0 ||
+		!vfe_is_aligned(range->range_addr | range->range_length, page) ||
+		range->range_length - 1 > UINT64_MAX - range->range_addr)
+		return 0;
+	pages = range->range_length / page;
+	switch (range->mode) {
+	case VFE_ADMIN_TRACK_PUSH_BITMAP:
+	case VFE_ADMIN_TRACK_PULL_BITMAP:
+		return pages / 8 + (pages % 8 != 0);
+	case VFE_ADMIN_TRACK_PUSH_BYTEMAP:
+	case VFE_ADMIN_TRACK_PULL_BYTEMAP:
+		return pages;
+	default:
+		return 0;
+	}
+}
+
+static bool
+track_start_fits(const struct vfe_wire_admin_track_start *range,
+	const struct vfe_wire_admin_sge *sges, unsigned int nr_sges)
+{
+	const bool push = range->mode == VFE_ADMIN_TRACK_PUSH_BITMAP ||
+			  range->mode == VFE_ADMIN_TRACK_PUSH_BYTEMAP;
+	const uint64_t needed = map_bytes(range);
+	uint64_t room = 0;
+	unsigned int i;
+
+	if (needed == 0 || nr_sges > MAX_SGES || push != (nr_sges > 0))
+		return false;
+	for (i = 0; i < nr_sges; i++) {
+		if (sges[i].len == 0 || sges[i].addr > UINT64_MAX - sges[i].len)
+			return false;
+		room += sges[i].len;
+	}
+	return !push || room >= needed;
+}
+
+int
+vfe_admin_track_start(struct vfe_admin *admin, uint16_t vf,
+	const struct vfe_wire_admin_track_start *range, const struct vfe_wire_admin_sge *sges,
+	unsigned int nr_sges, vfe_admin_done done, void *ctx)
+{
+	struct {
+		struct vfe_wire_admin_track_start start;
+		struct vfe_wire_admin_sge sges[MAX_SGES];
+	} __attribute__((packed)) in = {
+		.start =
+			{
+				.vdev_id = vdev_id(vf),
+				.mode = htole16(range->mode),
+				.page_size = htole32(range->page_size),
+				.range_addr = htole64(range->range_addr),
+				.range_length = htole64(range->range_length),
+			},
+	};
+	unsigned int i;
+
+	if (vf > MAX_VF || !track_start_fits(range, sges, nr_sges))
+		return -EINVAL;
+	for (i = 0; i < nr_sges; i++) {
+		in.sges[i].addr = htole64(sges[i].addr);
+		in.sges[i].len = htole32(sges[i].len);
+	}
+	return vfe_admin_submit(
+		admin, &(struct vfe_admin_cmd){
+			       .class_ = VFE_ADMIN_CLASS_DIRTY,
+			       .cmd = VFE_ADMIN_DIRTY_START,
+			       .in = &in,
+			       .in_len = sizeof(in.start) + nr_sges * sizeof(in.sges[0]),
+			       .timeout_ms = VFE_ADMIN_TRACK_TIMEOUT_MS,
+			       .done = done,
+			       .ctx = ctx,
+		       });
+}
+
+/* A command whose input is VF and range. */
+static int
+track_range_command(struct vfe_admin *admin, uint16_t vf, uint64_t range_addr, uint8_t cmd,
+	size_t out_len, vfe_admin_done done, void *ctx)
+{
+	struct vfe_wire_admin_track_range in = {
+		.vdev_id = vdev_id(vf),
+		.range_addr = htole64(range_addr),
+	};
+
+	if (vf > MAX_VF)
+		return -EINVAL;
+	return vfe_admin_submit(admin, &(struct vfe_admin_cmd){
+					       .class_ = VFE_ADMIN_CLASS_DIRTY,
+					       .cmd = cmd,
+					       .in = &in,
+					       .in_len = sizeof(in),
+					       .out_len = out_len,
+					       .timeout_ms = VFE_ADMIN_TRACK_TIMEOUT_MS,
+					       .done = done,
+					       .ctx = ctx,
+				       });
+}
+
+int
+vfe_admin_track_stop(
+	struct vfe_admin *admin, uint16_t vf, uint64_t range_addr, vfe_admin_done done, void *ctx)
+{
+	return track_range_command(admin, vf, range_addr, VFE_ADMIN_DIRTY_STOP, 0, done, ctx);
+}
+
+int
+vfe_admin_track_pending(
+	struct vfe_admin *admin, uint16_t vf, uint64_t range_addr, vfe_admin_done done, void *ctx)
+{
+	return track_range_command(admin, vf, range_addr, VFE_ADMIN_DIRTY_PENDING_BYTES,
+		sizeof(struct vfe_wire_admin_pending_result), done, ctx);
+}
+
+int
+vfe_admin_track_report(struct vfe_admin *admin, uint16_t vf, uint64_t range_addr, uint64_t offset,
+	uint64_t length, vfe_admin_done done, void *ctx)
+{
+	struct vfe_wire_admin_track_report in = {
+		.vdev_id = vdev_id(vf),
+		.offset = htole64(offset),
+		.length = htole64(length),
+		.range_addr = htole64(range_addr),
+	};
+
+	if (vf > MAX_VF || length == 0 || length > SIZE_MAX || offset > UINT64_MAX - length)
+		return -EINVAL;
+	return vfe_admin_submit(admin, &(struct vfe_admin_cmd){
+					       .class_ = VFE_ADMIN_CLASS_DIRTY,
+					       .cmd = VFE_ADMIN_DIRTY_REPORT,
+					       .in = &in,
+					       .in_len = sizeof(in),
+					       .out_len = (size_t)length,
+					       .timeout_ms = VFE_ADMIN_TRACK_TIMEOUT_MS,
+					       .done = done,
+					       .ctx = ctx,
+				       });
+}
+
 /* --- identity --- */
 
 struct identify {

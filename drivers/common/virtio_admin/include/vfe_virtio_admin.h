@@ -31,6 +31,7 @@ enum {
 	VFE_ADMIN_RETRY_FIRST_MS = 10, /* pause before the first retry; doubles */
 	VFE_ADMIN_RETRY_MAX_MS = 1000,
 	VFE_ADMIN_RESET_TIMEOUT_MS = 120000, /* for commands that wait for a function reset */
+	VFE_ADMIN_TRACK_TIMEOUT_MS = 2000,   /* of class 65: who waits has another way to go */
 };
 
 struct vfe_admin;
@@ -135,6 +136,27 @@ int vfe_admin_save_state(struct vfe_admin *admin, uint16_t vf, uint64_t offset, 
 /* @blob is copied and padded with zeroes to a multiple of VFE_STATE_ALIGN. */
 int vfe_admin_restore_state(struct vfe_admin *admin, uint16_t vf, const void *blob, size_t len,
 	vfe_admin_done done, void *ctx);
+
+/* --- dirty page tracking, class 65 --- */
+
+/*
+ * Have the device mark the pages of @range (host byte order, vdev_id is ignored) that the VF writes
+ * by DMA from now on. @sges (@nr_sges of them, host byte order, iova of the PF, push modes only) is
+ * where it writes the map, all of it; the memory is the caller's and stays mapped until tracking
+ * was stopped and the command that did so has completed. -EINVAL when the range is empty, wraps or
+ * is not made of pages, or the SGEs do not fit mode and range.
+ */
+int vfe_admin_track_start(struct vfe_admin *admin, uint16_t vf,
+	const struct vfe_wire_admin_track_start *range, const struct vfe_wire_admin_sge *sges,
+	unsigned int nr_sges, vfe_admin_done done, void *ctx);
+int vfe_admin_track_stop(
+	struct vfe_admin *admin, uint16_t vf, uint64_t range_addr, vfe_admin_done done, void *ctx);
+/* @out: struct vfe_wire_admin_pending_result; 0 = nothing was written since the last report. */
+int vfe_admin_track_pending(
+	struct vfe_admin *admin, uint16_t vf, uint64_t range_addr, vfe_admin_done done, void *ctx);
+/* @out: @length bytes of the map from @offset; pull modes. The device forgets what it reports. */
+int vfe_admin_track_report(struct vfe_admin *admin, uint16_t vf, uint64_t range_addr,
+	uint64_t offset, uint64_t length, vfe_admin_done done, void *ctx);
 
 /*
  * Ask the device for its capabilities (both IDENTITY commands) and check them against the
