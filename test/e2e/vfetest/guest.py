@@ -53,6 +53,9 @@ class Guest:
     start() then needs a back end that connects.
     """
 
+    initrd = os.path.join(IMAGE, 'initramfs')
+    cmdline = 'console=ttyS0 quiet loglevel=4 panic=-1'
+
     def __init__(self, name, logdir, nics=(), cpus=1, mem=256, machine='q35', extra=()):
         self.name = name
         self.nics = list(nics)
@@ -73,8 +76,7 @@ class Guest:
                 '-accel', 'tcg,thread=multi', '-smp', self._cpus, '-m', '%dM' % self._mem,
                 '-object', 'memory-backend-memfd,id=mem,size=%dM,share=on' % self._mem,
                 '-kernel', os.path.join(IMAGE, 'vmlinuz'),
-                '-initrd', os.path.join(IMAGE, 'initramfs'),
-                '-append', 'console=ttyS0 quiet loglevel=4 panic=-1',
+                '-initrd', self.initrd, '-append', self.cmdline,
                 '-chardev', 'file,id=serial,path=' + serial, '-serial', 'chardev:serial',
                 '-chardev', 'socket,id=agent,fd=%d' % agent_fd, '-serial', 'chardev:agent',
                 '-chardev', 'socket,id=qmp,fd=%d' % qmp_fd, '-mon', 'chardev=qmp,mode=control']
