@@ -153,6 +153,46 @@ queue_records(const struct vfe_vdpa_vf_info *info)
 	return queues;
 }
 
+static json_t *
+transit_record(const struct vfe_vdpa_transit *t)
+{
+	static const char *const phases[VFE_VDPA_NR_PHASES] = {
+		[VFE_VDPA_PHASE_OTHER] = "other_us",
+		[VFE_VDPA_PHASE_QUIESCE] = "quiesce_us",
+		[VFE_VDPA_PHASE_FREEZE] = "freeze_us",
+		[VFE_VDPA_PHASE_RESET] = "reset_us",
+		[VFE_VDPA_PHASE_PREPARE] = "prepare_us",
+		[VFE_VDPA_PHASE_RESTORE] = "restore_us",
+		[VFE_VDPA_PHASE_UNQUIESCE] = "unquiesce_us",
+		[VFE_VDPA_PHASE_START] = "start_us",
+	};
+	json_t *r;
+	unsigned int i;
+
+	if (t->begin_unix_us == 0)
+		return json_null();
+	r = json_pack("{s:b, s:I, s:f, s:i}", "ok", t->ok, "begin_unix_us",
+		(json_int_t)t->begin_unix_us, "total_us", (double)t->total_ns / 1000.0, "commands",
+		(int)t->commands);
+	for (i = 0; i < VFE_VDPA_NR_PHASES; i++) {
+		if (t->phase_ns[i] != 0)
+			json_object_set_new(
+				r, phases[i], json_real((double)t->phase_ns[i] / 1000.0));
+	}
+	return r;
+}
+
+static json_t *
+migration_record(const struct vfe_vdpa_vf_info *info)
+{
+	json_t *r = json_object();
+
+	string_set(r, "state", "%s", info->migration);
+	json_object_set_new(r, "last_suspend", transit_record(&info->last_suspend));
+	json_object_set_new(r, "last_resume", transit_record(&info->last_resume));
+	return r;
+}
+
 /* The members of the incumbent first and as it prints them (numbers as strings), then ours. */
 json_t *
 rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file)
@@ -183,12 +223,12 @@ rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file)
 	string_set(r, "last_error", "%s", info->last_error);
 	json_object_set_new(r, "link_up", json_boolean(info->link_up));
 	json_object_set_new(
+		r, "guest_feature", rpc_features(info->device_id, info->guest_features));
+	json_object_set_new(
 		r, "driver_feature", rpc_features(info->device_id, info->driver_features));
 	json_object_set_new(r, "memory_regions", json_integer(info->nr_mem_regions));
 	json_object_set_new(r, "memory_bytes", json_integer((json_int_t)info->mem_bytes));
-	json_object_set_new(
-		r, "last_suspend_us", json_real((double)info->last_suspend_ns / 1000.0));
-	json_object_set_new(r, "last_resume_us", json_real((double)info->last_resume_ns / 1000.0));
+	json_object_set_new(r, "migration", migration_record(info));
 	json_object_set_new(r, "relayed_kicks", json_integer((json_int_t)info->relayed_kicks));
 	json_object_set_new(r, "queues", queue_records(info));
 	return r;

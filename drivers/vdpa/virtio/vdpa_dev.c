@@ -27,6 +27,7 @@ struct vdpa_globals vdpa_globals = {
 		{
 			.suspend = VDPA_SUSPEND_TIMEOUT_MS,
 			.grace = VDPA_SUSPEND_GRACE_MS,
+			.sibling = VDPA_SIBLING_GRACE_MS,
 			.retry = VDPA_RETRY_MS,
 			.park = VDPA_PARK_TIMEOUT_MS,
 			.slave = VDPA_SLAVE_TIMEOUT_MS,
@@ -278,6 +279,18 @@ info_queues(const struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 }
 
 static void
+info_migration(const struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
+{
+	const char *state = "none";
+
+	if ((vf->features & VFE_BIT(VFE_VHOST_F_LOG_ALL)) != 0)
+		state = vdpa_vf_stopped_locked(vf) ? "stopped" : "logging";
+	vfe_str_copy(ret->migration, sizeof(ret->migration), state);
+	ret->last_suspend = vf->transit.last_suspend;
+	ret->last_resume = vf->transit.last_resume;
+}
+
+static void
 info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 {
 	unsigned int i;
@@ -297,6 +310,9 @@ info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 	ret->queue_num = vf->nr_queues;
 	ret->queue_size = vf->queues[0].max_size;
 	ret->device_features = vf->vdev.device_features;
+	ret->guest_features =
+		vdpa_net_features_offered(vf->vdev.device_features) &
+		~(VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES) | VFE_BIT(VFE_VHOST_F_LOG_ALL));
 	ret->driver_features = vf->driver_features;
 	memcpy(ret->mac, vf->config.mac, sizeof(ret->mac));
 	ret->mtu = vdpa_net_mtu(&vf->config, vf->vdev.device_features);
@@ -305,8 +321,7 @@ info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 		ret->nr_mem_regions++;
 		ret->mem_bytes += vf->table->regions[i].size;
 	}
-	ret->last_suspend_ns = vf->last_suspend_ns;
-	ret->last_resume_ns = vf->last_resume_ns;
+	info_migration(vf, ret);
 	info_queues(vf, ret);
 }
 

@@ -133,11 +133,15 @@ cmd_begin(struct vdpa_vf *vf)
 static int
 cmd_end(struct vdpa_vf *vf, int ret)
 {
-	if (ret < 0)
+	if (ret < 0) {
 		vf->cmd_seq = 0;
-	else
-		vdpa_pf_rearm(vf->pf);
-	return ret;
+		return ret;
+	}
+	pthread_mutex_lock(&vf->lock);
+	vf->transit.now.commands++;
+	pthread_mutex_unlock(&vf->lock);
+	vdpa_pf_rearm(vf->pf);
+	return 0;
 }
 
 static int
@@ -274,6 +278,16 @@ goal_locked(const struct vdpa_vf *vf)
 	return GOAL_RUN;
 }
 
+/*
+ * A front-end is there and will start the VF: with QUIESCED and FREEZED behind it, as nothing runs
+ * yet, the start of a guest that arrives by migration, and waits for it, is shorter by the two.
+ */
+static bool
+freezes_early_locked(const struct vdpa_vf *vf, enum goal goal)
+{
+	return goal == GOAL_STOP && vf->vid >= 0 && !vf->suspend && vf->failed_seq != vf->seq;
+}
+
 /* The arc to take from a stable state, or that state itself. */
 static enum vdpa_state
 next_locked(const struct vdpa_vf *vf)
@@ -283,7 +297,7 @@ next_locked(const struct vdpa_vf *vf)
 
 	switch (vf->state) {
 	case VDPA_S_IDLE:
-		if (goal == GOAL_RUN && !pf_lost)
+		if (!pf_lost && (goal == GOAL_RUN || freezes_early_locked(vf, goal)))
 			return VDPA_S_QUIESCE;
 		return vf->needs_clean ? VDPA_S_CLEAN_IDLE : VDPA_S_IDLE;
 	case VDPA_S_FROZEN:
@@ -311,18 +325,9 @@ state_set_locked(struct vdpa_vf *vf, enum vdpa_state state)
 		return;
 	VDPA_LOG(DEBUG, run, vf->name, "%s -> %s (%d -> %d)", steps[vf->state].name,
 		steps[state].name, vf->state, state);
-	if (vf->state == VDPA_S_RUNNING && state == VDPA_S_QUIESCE)
-		vf->suspend_begin_ns = vfe_clock_ns();
-	if (vf->state == VDPA_S_FREEZE && state == VDPA_S_FROZEN && vf->suspend_begin_ns != 0) {
-		vf->last_suspend_ns = vfe_clock_ns() - vf->suspend_begin_ns;
-		vf->suspend_begin_ns = 0;
-	}
-	if (state == VDPA_S_PREPARE)
-		vf->resume_begin_ns = vfe_clock_ns();
-	if (vf->state == VDPA_S_START && state == VDPA_S_RUNNING) {
-		vf->last_resume_ns = vfe_clock_ns() - vf->resume_begin_ns;
+	vdpa_transit_step_locked(vf, state, goal_locked(vf) == GOAL_RUN);
+	if (vf->state == VDPA_S_START && state == VDPA_S_RUNNING)
 		vf->last_error[0] = '\0';
-	}
 	vf->state = state;
 	pthread_cond_broadcast(&vf->changed);
 }
@@ -413,6 +418,7 @@ machine_run(struct vdpa_vf *vf)
 		if (vf->state < VDPA_S_NR_STABLE) {
 			next = next_locked(vf);
 			if (next == vf->state) {
+				vdpa_transit_rest_locked(vf);
 				pthread_mutex_unlock(&vf->lock);
 				break;
 			}
@@ -431,35 +437,14 @@ machine_run(struct vdpa_vf *vf)
 	vdpa_slave_sync(vf);
 }
 
-/* --- the suspend of GET_VRING_BASE --- */
-
-/*
- * The rings of a VF are stopped one after the other. When the next one does not come, the others
- * are to go on.
- */
-static void
-suspend_check(struct vdpa_vf *vf)
-{
-	bool arm = false;
-
-	pthread_mutex_lock(&vf->lock);
-	if (vf->suspend && vf->suspend_until.at_ns != 0) {
-		arm = !vfe_deadline_passed(vf->suspend_until);
-		vf->suspend = arm;
-	}
-	pthread_mutex_unlock(&vf->lock);
-	if (arm)
-		vdpa_timer_set(&vf->suspend_timer, vf->suspend_until);
-	else
-		vdpa_timer_cancel(&vf->suspend_timer);
-}
+/* --- timers and posts --- */
 
 static void
 suspend_expired(struct vdpa_timer *timer)
 {
 	struct vdpa_vf *vf = vfe_container_of(timer, struct vdpa_vf, suspend_timer);
 
-	suspend_check(vf);
+	vdpa_vf_suspend_check(vf);
 	machine_run(vf);
 }
 
@@ -479,7 +464,7 @@ step_run(struct vdpa_work *work)
 {
 	struct vdpa_vf *vf = vfe_container_of(work, struct vdpa_vf, step);
 
-	suspend_check(vf);
+	vdpa_vf_suspend_check(vf);
 	machine_run(vf);
 }
 
@@ -531,31 +516,4 @@ vdpa_vf_lost(struct vdpa_vf *vf, const char *why)
 		return;
 	vfe_pci_abort(vf->pci);
 	vdpa_vf_post(vf);
-}
-
-void
-vdpa_vf_suspend_wait(struct vdpa_vf *vf)
-{
-	struct vfe_deadline deadline = vfe_deadline_in_ms(vdpa_globals.ms.suspend);
-	struct timespec at = {
-		.tv_sec = (time_t)(deadline.at_ns / 1000000000),
-		.tv_nsec = (long)(deadline.at_ns % 1000000000),
-	};
-	bool stopped;
-
-	pthread_mutex_lock(&vf->lock);
-	vf->suspend = true;
-	vf->suspend_until.at_ns = 0;
-	if (!vdpa_vf_stopped_locked(vf))
-		vdpa_vf_post(vf);
-	while (!vdpa_vf_stopped_locked(vf)) {
-		if (pthread_cond_timedwait(&vf->changed, &vf->lock, &at) == ETIMEDOUT)
-			break;
-	}
-	stopped = vdpa_vf_stopped_locked(vf);
-	pthread_mutex_unlock(&vf->lock);
-	if (!stopped) {
-		VDPA_LOG(ERR, run, vf->name, "did not stop in %u ms", vdpa_globals.ms.suspend);
-		vdpa_vf_lost(vf, "the device did not stop in time");
-	}
 }

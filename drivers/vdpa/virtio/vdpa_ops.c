@@ -40,7 +40,10 @@ enum {
 
 static _Atomic(struct vdpa_vf *) vf_of_vid[MAX_VIDS];
 
-/* Log what a front-end did wrong, but not more often than a log can take. Returns -EINVAL. */
+/*
+ * Tell what a front-end did wrong, but not more often than a log can take. Returns -EINVAL. Not
+ * with vf->lock.
+ */
 static int __attribute__((format(printf, 2, 3))) complain(struct vdpa_vf *vf, const char *fmt, ...)
 {
 	uint64_t now = vfe_clock_ns();
@@ -57,6 +60,10 @@ static int __attribute__((format(printf, 2, 3))) complain(struct vdpa_vf *vf, co
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	VDPA_LOG(WARNING, vhost, vf->name, "front-end: %s", text);
+	pthread_mutex_lock(&vf->lock);
+	if (!vf->lost)
+		vdpa_vf_set_error_locked(vf, text);
+	pthread_mutex_unlock(&vf->lock);
 	return -EINVAL;
 }
 
@@ -129,6 +136,24 @@ ring_replace_locked(struct vdpa_vf *vf, struct vdpa_ring *ring, const struct vdp
 
 /* --- features, status --- */
 
+/*
+ * Before the library, which would only say that the bits are invalid. A guest that was migrated
+ * from a VF that offers more ends here.
+ */
+static int
+before_set_features(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	uint64_t missing = msg->payload.u64 & ~VFE_BIT(VFE_VHOST_F_LOG_ALL) &
+			   ~vdpa_net_features_offered(vf->vdev.device_features);
+
+	if (missing != 0)
+		return complain(vf,
+			"features %#" PRIx64 " are not offered by this VF; did the guest come from "
+			"another kind of VF?",
+			missing);
+	return 0;
+}
+
 static int
 on_set_features(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
@@ -158,6 +183,7 @@ on_set_status(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
 	pthread_mutex_lock(&vf->lock);
 	vf->status = (uint8_t)msg->payload.u64;
+	vf->failed_seq = 0; /* whatever has failed before: it is tried again now */
 	pthread_mutex_unlock(&vf->lock);
 	return 0;
 }
@@ -170,6 +196,20 @@ on_net_set_mtu(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	if (mtu != 0 && msg->payload.u64 > mtu)
 		return complain(
 			vf, "MTU %" PRIu64 " is above the device's %u", msg->payload.u64, mtu);
+	return 0;
+}
+
+/*
+ * The guest has arrived by migration and does not announce itself. The front-end wants the back
+ * end to tell the network; the device does that when it starts.
+ */
+static int
+on_send_rarp(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	const uint8_t *mac = msg->payload.room;
+
+	VDPA_LOG(INFO, vhost, vf->name, "guest with MAC %02x:%02x:%02x:%02x:%02x:%02x has arrived",
+		mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
 	return 0;
 }
 
@@ -485,7 +525,7 @@ on_set_vring_enable(struct vdpa_vf *vf, struct vdpa_msg *msg)
 
 /*
  * Before the library, which answers with what we give it. The first ring suspends the VF; for the
- * others it is stopped already. See suspend_check() for what comes after.
+ * others it is stopped already. See vdpa_suspend.c for what comes after.
  */
 static int
 before_get_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
@@ -497,7 +537,7 @@ before_get_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	started = vdpa_ring_started(&vf->rings[qid]);
 	pthread_mutex_unlock(&vf->lock);
 	if (started)
-		vdpa_vf_suspend_wait(vf);
+		vdpa_vf_suspend_guest(vf);
 	idx = vdpa_ring_index(vf, qid);
 	rte_vhost_set_vring_base(vf->vid, qid, idx, idx);
 	VDPA_LOG(DEBUG, vhost, vf->name, "ring %u stands at %u", qid, idx);
@@ -508,7 +548,9 @@ before_get_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	if (started) {
 		config_changed_locked(vf);
 		vf->suspend = vdpa_vf_wants_run_locked(vf);
-		vf->suspend_until = vfe_deadline_in_ms(vdpa_globals.ms.grace);
+		vf->suspend_until = vfe_deadline_in_ms(
+			(vf->features & VFE_BIT(VFE_VHOST_F_LOG_ALL)) != 0 ? vdpa_globals.ms.sibling
+									   : vdpa_globals.ms.grace);
 	}
 	pthread_mutex_unlock(&vf->lock);
 	vdpa_vf_post(vf);
@@ -600,7 +642,8 @@ static const struct message {
 	int (*after)(struct vdpa_vf *vf, struct vdpa_msg *msg);  /* 0, < 0 = refused */
 } messages[VDPA_MSG_MAX] = {
 	[VDPA_MSG_GET_FEATURES] = {"GET_FEATURES", 0, RING_NONE, NULL, NULL},
-	[VDPA_MSG_SET_FEATURES] = {"SET_FEATURES", 8, RING_NONE, NULL, on_set_features},
+	[VDPA_MSG_SET_FEATURES] = {"SET_FEATURES", 8, RING_NONE, before_set_features,
+		on_set_features},
 	[VDPA_MSG_SET_OWNER] = {"SET_OWNER", 0, RING_NONE, NULL, NULL},
 	[VDPA_MSG_RESET_OWNER] = {"RESET_OWNER", 0, RING_NONE, before_reset_owner, NULL},
 	[VDPA_MSG_SET_MEM_TABLE] = {"SET_MEM_TABLE", 8, RING_NONE, before_set_mem_table,
@@ -619,6 +662,7 @@ static const struct message {
 	[VDPA_MSG_GET_QUEUE_NUM] = {"GET_QUEUE_NUM", 0, RING_NONE, NULL, NULL},
 	[VDPA_MSG_SET_VRING_ENABLE] = {"SET_VRING_ENABLE", 8, RING_STATE, NULL,
 		on_set_vring_enable},
+	[VDPA_MSG_SEND_RARP] = {"SEND_RARP", 8, RING_NONE, NULL, on_send_rarp},
 	[VDPA_MSG_NET_SET_MTU] = {"NET_SET_MTU", 8, RING_NONE, NULL, on_net_set_mtu},
 	[VDPA_MSG_SET_SLAVE_REQ_FD] = {"SET_SLAVE_REQ_FD", 0, RING_NONE, before_set_slave_fd, NULL},
 	[VDPA_MSG_GET_CONFIG] = {"GET_CONFIG", 12, RING_NONE, before_get_config, NULL},

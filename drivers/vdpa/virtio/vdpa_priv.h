@@ -36,6 +36,7 @@ struct rte_vdpa_device;
 enum {
 	VDPA_SUSPEND_TIMEOUT_MS = 5000, /* the vhost thread waits this long for one VF */
 	VDPA_SUSPEND_GRACE_MS = 20,     /* between GET_VRING_BASE of the rings of a VF */
+	VDPA_SIBLING_GRACE_MS = 100,    /* the same in a migration, of the VFs of a VM */
 	VDPA_RETRY_MS = 5000,           /* before a failed start is tried again */
 	VDPA_PARK_TIMEOUT_MS = 15000,   /* removal waits this long for a VF to be parked */
 	VDPA_RESET_TIMEOUT_MS = 120000, /* when probing */
@@ -173,6 +174,20 @@ enum vdpa_state {
 	VDPA_S_NR,
 };
 
+/* The measuring of suspend and resume; see vdpa_transit.c. */
+struct vdpa_transit {
+	enum vdpa_transit_kind {
+		VDPA_T_NONE,
+		VDPA_T_SUSPEND,
+		VDPA_T_RESUME,
+	} kind;
+	uint64_t begin_ns;
+	uint64_t entered_ns; /* the present state */
+	struct vfe_vdpa_transit now;
+	struct vfe_vdpa_transit last_suspend;
+	struct vfe_vdpa_transit last_resume;
+};
+
 struct vdpa_vf {
 	TAILQ_ENTRY(vdpa_vf) next; /* registry */
 	struct vfe_bdf bdf;
@@ -207,7 +222,8 @@ struct vdpa_vf {
 	struct vdpa_table *table;
 	uint64_t seq; /* counts changes that the device must be told by a restore */
 	bool suspend; /* the rings are being stopped */
-	struct vfe_deadline suspend_until;
+	struct vfe_deadline suspend_until;    /* when to go on; at_ns 0 = a message is under way */
+	struct vfe_deadline suspend_deadline; /* it is stopped by then, or lost */
 	int conn_fd;       /* of the front-end, to see whether it is alive; -1 = unknown */
 	int new_slave_fd;  /* -1 = none; for the reactor to take */
 	bool drop_slave;   /* front-end has gone */
@@ -231,10 +247,7 @@ struct vdpa_vf {
 	struct vfe_wire_net_config config; /* of the device, little-endian */
 	bool config_changed;               /* to be told to the front-end */
 	char last_error[256];
-	uint64_t suspend_begin_ns;
-	uint64_t resume_begin_ns;
-	uint64_t last_suspend_ns;
-	uint64_t last_resume_ns;
+	struct vdpa_transit transit;
 	struct vdpa_ratelimit {
 		uint64_t window_ns;
 		unsigned int count;
@@ -275,6 +288,7 @@ struct vdpa_globals {
 	struct vdpa_times { /* the VDPA_*_MS; shorter in tests */
 		uint32_t suspend;
 		uint32_t grace;
+		uint32_t sibling;
 		uint32_t retry;
 		uint32_t park;
 		uint32_t slave;
@@ -318,11 +332,20 @@ bool vdpa_vf_stopped_locked(const struct vdpa_vf *vf); /* the device touches no 
 void vdpa_vf_set_error_locked(struct vdpa_vf *vf, const char *text);
 void vdpa_vf_lost(struct vdpa_vf *vf, const char *why); /* any thread; ends the transport */
 const char *vdpa_state_name(const struct vdpa_vf *vf);
+
+/* vdpa_suspend.c; vhost thread, but for check */
 /*
  * Stop the device and keep it stopped until vf->suspend is false again. Waits, at most
  * VDPA_SUSPEND_TIMEOUT_MS; a VF that does not stop is lost, and reaches no memory any more.
  */
 void vdpa_vf_suspend_wait(struct vdpa_vf *vf);
+/* The same for the sake of one ring; in a migration the other VFs of the VM stop meanwhile. */
+void vdpa_vf_suspend_guest(struct vdpa_vf *vf);
+void vdpa_vf_suspend_check(struct vdpa_vf *vf); /* reactor: has the next message not come? */
+
+/* vdpa_transit.c */
+void vdpa_transit_step_locked(struct vdpa_vf *vf, enum vdpa_state next, bool to_run);
+void vdpa_transit_rest_locked(struct vdpa_vf *vf); /* no step is to be taken now */
 
 /* vdpa_queue.c: what is done with rings and interrupts, on a worker */
 int vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err); /* blob to restore is vf->blob */

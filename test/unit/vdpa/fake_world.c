@@ -1255,8 +1255,12 @@ fake_start(void)
 	world.lost_calls = 0;
 	world.maps = 0;
 	world.unmaps = 0;
-	vdpa_globals.ms = (struct vdpa_times){
-		.suspend = 1000, .grace = 20, .retry = 50, .park = 2000, .slave = 200};
+	vdpa_globals.ms = (struct vdpa_times){.suspend = 1000,
+		.grace = 20,
+		.sibling = 20,
+		.retry = 50,
+		.park = 2000,
+		.slave = 200};
 	assert_int_equal(vfe_vdpa_init(&cfg, NULL), 0);
 }
 

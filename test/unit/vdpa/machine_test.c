@@ -92,9 +92,13 @@ start_waits_for_driver_ok_and_tells_the_device_all(void **state)
 	world.automatic = false;
 	fake_guest_set_used(g, 1, 0xfffe);
 	prepare(g);
+	/* what needs no guest is done before there is one */
+	FAKE_SERVE(0, FAKE_QUIESCE, FAKE_FREEZE);
 	fake_expect_nothing();
+	assert_string_equal(fake_info(0)->state, "parked");
+	assert_int_equal(fake_info(0)->last_resume.begin_unix_us, 0);
 	fake_guest_driver_ok(g);
-	FAKE_SERVE(0, FAKE_QUIESCE, FAKE_FREEZE, FAKE_RESTORE);
+	FAKE_SERVE(0, FAKE_RESTORE);
 	assert_false(signalled(g->call[0]));
 	FAKE_SERVE(0, FAKE_QUIESCE, FAKE_RUN);
 	fake_wait_state(0, "running");
@@ -248,7 +252,7 @@ first_ring_suspends_and_all_answer_with_the_used_index(void **state)
 	assert_int_equal(fake_get_base(g->vid, 1), 0x8001);
 	fake_expect_nothing();
 	assert_string_equal(fake_info(0)->state, "suspended");
-	assert_true(fake_info(0)->last_suspend_ns > 0);
+	assert_true(fake_info(0)->last_suspend.total_ns > 0);
 
 	/* and on again, from there, without another freeze */
 	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_STATUS, 0), 0);
@@ -505,9 +509,9 @@ pf_lost_in_each_step_of_a_start(void **state)
 	struct fake_guest *g = *state;
 	unsigned int n, i;
 
+	world.automatic = false;
 	prepare(g);
 	for (n = 0; n < 5; n++) {
-		world.automatic = false;
 		fake_guest_driver_ok(g);
 		for (i = 0; i < n; i++) {
 			fake_expect(0, (enum fake_kind)steps[i]);
@@ -521,7 +525,6 @@ pf_lost_in_each_step_of_a_start(void **state)
 		fake_wait_state(0, "running");
 		/* to idle, for the next round */
 		lose_pf();
-		world.automatic = true;
 		assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_STATUS, 0), 0);
 		fake_wait_state(0, "parked");
 		assert_int_equal(vfe_vdpa_reattach(&fake_pf, &verr), 0);
@@ -816,6 +819,243 @@ restarted_vm_waits_for_the_memory_of_its_other_vf(void **state)
 	fake_guest_close(&b);
 }
 
+/* --- migration --- */
+
+static void
+set_logged(struct fake_guest *g, bool on)
+{
+	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_FEATURES,
+				 VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_NET_F_CSUM) |
+					 (on ? VFE_BIT(VFE_VHOST_F_LOG_ALL) : 0)),
+		0);
+}
+
+/* VF @i with the memory of @g, running. */
+static void
+start_sibling(const struct fake_guest *g, struct fake_guest *sibling, unsigned int i)
+{
+	*sibling = *g;
+	sibling->vf = i;
+	sibling->vid = (int)i;
+	fake_guest_start(sibling);
+}
+
+/* Stop the VFs of a VM as its front-end does, one ring after the other. */
+static void
+stop_vf(struct fake_guest *g)
+{
+	assert_int_equal(fake_get_base(g->vid, 0), 0);
+	assert_int_equal(fake_get_base(g->vid, 1), 0);
+}
+
+static void
+vfs_of_a_migrating_vm_suspend_together(void **state)
+{
+	struct fake_guest *g = *state, other, c[3];
+	unsigned int i;
+
+	vdpa_globals.ms.sibling = 60000;
+	for (i = 1; i < 4; i++)
+		add(i, i == 3 ? NULL : UUID);
+	/* a VM of its own; a UUID makes no difference */
+	fake_guest_open(&other, 3);
+	fake_guest_start(&other);
+	set_logged(&other, true);
+	fake_guest_start(g);
+	set_logged(g, true);
+	for (i = 1; i < 3; i++) {
+		start_sibling(g, &c[i], i);
+		set_logged(&c[i], true);
+	}
+	assert_string_equal(fake_info(2)->migration, "logging");
+	stop_vf(g);
+	fake_wait_state(1, "suspended");
+	fake_wait_state(2, "suspended");
+	assert_string_equal(fake_info(3)->state, "running");
+	assert_string_equal(fake_info(2)->migration, "stopped");
+	/* nothing is left to do when their messages come */
+	world.automatic = false;
+	fake_guest_set_used(&c[1], 1, 4);
+	assert_int_equal(fake_get_base(1, 0), 0);
+	assert_int_equal(fake_get_base(1, 1), 4);
+	assert_int_equal(fake_get_base(2, 1), 4); /* they have the rings in common, here */
+	assert_int_equal(fake_get_base(2, 0), 0);
+	fake_expect_nothing();
+	for (i = 0; i < 3; i++) {
+		assert_true(fake_info(i)->last_suspend.ok);
+		assert_int_equal(fake_info(i)->last_suspend.commands, 2);
+	}
+	world.automatic = true;
+	fake_guest_disconnect(&c[1]);
+	fake_guest_disconnect(&c[2]);
+	fake_guest_disconnect(&other);
+	fake_wait_state(3, "parked");
+	fake_guest_close(&other);
+}
+
+static void
+driver_reset_in_a_migration_is_over_for_the_others_soon(void **state)
+{
+	struct fake_guest *g = *state, c;
+
+	add(1, NULL);
+	fake_guest_start(g);
+	start_sibling(g, &c, 1);
+	set_logged(g, true);
+	set_logged(&c, true);
+	stop_vf(g);
+	fake_wait_state(1, "suspended");
+	fake_wait_state(1, "running");
+	assert_int_equal(world.vf[1].restores, 2);
+	assert_string_equal(fake_info(0)->state, "suspended");
+	fake_guest_disconnect(&c);
+}
+
+static void
+messages_of_the_others_make_a_vf_wait_longer(void **state)
+{
+	struct fake_guest *g = *state, c, d;
+	struct vdpa_vf *vf = vdpa_vf_find(&(struct vfe_bdf){0, 0xaf, 4, 2});
+	uint64_t until;
+
+	assert_null(vf);
+	vdpa_globals.ms.sibling = 60000;
+	add(1, NULL);
+	add(2, NULL);
+	vf = vdpa_vf_find(&(struct vfe_bdf){0, 0xaf, 4, 2});
+	fake_guest_start(g);
+	start_sibling(g, &c, 1);
+	start_sibling(g, &d, 2);
+	set_logged(g, true);
+	set_logged(&c, true);
+	set_logged(&d, true);
+	stop_vf(g);
+	fake_wait_state(2, "suspended");
+	pthread_mutex_lock(&vf->lock);
+	until = vf->suspend_until.at_ns;
+	pthread_mutex_unlock(&vf->lock);
+	stop_vf(&c);
+	pthread_mutex_lock(&vf->lock);
+	assert_true(vf->suspend_until.at_ns > until);
+	pthread_mutex_unlock(&vf->lock);
+	fake_guest_disconnect(&c);
+	fake_guest_disconnect(&d);
+}
+
+static void
+without_migration_a_stopped_vf_disturbs_no_other(void **state)
+{
+	struct fake_guest *g = *state, c;
+
+	add(1, UUID);
+	fake_guest_start(g);
+	start_sibling(g, &c, 1);
+	set_logged(&c, true); /* one of two is not enough */
+	stop_vf(g);
+	fake_flush();
+	assert_string_equal(fake_info(1)->state, "running");
+	set_logged(&c, false);
+	fake_guest_ring(g, 0);
+	fake_wait_state(0, "running");
+	set_logged(g, true);
+	assert_int_equal(fake_get_base(0, 0), 0);
+	fake_flush();
+	assert_string_equal(fake_info(1)->state, "running");
+	fake_guest_disconnect(&c);
+}
+
+static void
+devices_that_do_not_stop_are_waited_for_together(void **state)
+{
+	struct fake_guest *g = *state, c[3];
+	struct vfe_deadline deadline;
+	unsigned int i;
+
+	vdpa_globals.ms.suspend = 300;
+	fake_guest_start(g);
+	set_logged(g, true);
+	for (i = 0; i < 3; i++) {
+		add(i + 1, NULL);
+		start_sibling(g, &c[i], i + 1);
+		set_logged(&c[i], true);
+	}
+	world.automatic = false;
+	deadline = vfe_deadline_in_ms(2 * vdpa_globals.ms.suspend);
+	assert_int_equal(fake_get_base(0, 0), 0);
+	for (i = 1; i < 4; i++)
+		assert_int_equal(fake_get_base((int)i, 0), 0);
+	assert_false(vfe_deadline_passed(deadline));
+	lose_pf();
+	for (i = 0; i < 4; i++) {
+		fake_wait_state(i, "lost");
+		assert_false(fake_info(i)->last_suspend.ok);
+	}
+	for (i = 0; i < 3; i++)
+		fake_guest_disconnect(&c[i]);
+}
+
+static void
+guest_that_arrives_is_restored_once(void **state)
+{
+	struct fake_guest *g = *state;
+	unsigned int q;
+
+	world.automatic = false;
+	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
+	FAKE_SERVE(0, FAKE_QUIESCE, FAKE_FREEZE);
+	/* the order of QEMU, for each pair of rings; the status comes with the last one */
+	for (q = 0; q < FAKE_QUEUES; q++) {
+		if (q % 2 == 0) {
+			fake_guest_enable(g, q, true);
+			fake_guest_enable(g, q + 1, true);
+			set_logged(g, false);
+			assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_STATUS, 8), 0);
+		}
+		if (q == 0)
+			assert_int_equal(fake_guest_mem(g), 0);
+		fake_guest_ring(g, q);
+	}
+	fake_expect_nothing();
+	fake_guest_driver_ok(g);
+	fake_expect(0, FAKE_RESTORE);
+	for (q = 0; q < FAKE_QUEUES; q++)
+		assert_true(world.vf[0].state.queues[q].enable);
+	fake_answer(0);
+	FAKE_SERVE(0, FAKE_QUIESCE, FAKE_RUN);
+	fake_wait_state(0, "running");
+	fake_expect_nothing();
+	assert_true(fake_info(0)->last_resume.ok);
+	assert_int_equal(fake_info(0)->last_resume.commands, 3);
+	assert_true(fake_info(0)->last_resume.total_ns >=
+		    fake_info(0)->last_resume.phase_ns[VFE_VDPA_PHASE_RESTORE]);
+	assert_true(fake_info(0)->last_resume.phase_ns[VFE_VDPA_PHASE_PREPARE] > 0);
+	assert_int_equal(fake_info(0)->last_resume.phase_ns[VFE_VDPA_PHASE_QUIESCE], 0);
+}
+
+static void
+failed_start_is_told_in_its_times(void **state)
+{
+	struct fake_guest *g = *state;
+
+	vdpa_globals.ms.retry = 60000;
+	world.automatic = false;
+	prepare(g);
+	FAKE_SERVE(0, FAKE_QUIESCE, FAKE_FREEZE);
+	fake_guest_driver_ok(g);
+	fake_expect(0, FAKE_RESTORE);
+	fake_answer(-EIO);
+	fake_wait_state(0, "parked");
+	assert_true(fake_info(0)->last_resume.begin_unix_us != 0);
+	assert_false(fake_info(0)->last_resume.ok);
+	assert_true(fake_info(0)->last_resume.phase_ns[VFE_VDPA_PHASE_RESET] > 0);
+	assert_string_equal(fake_info(0)->last_error, "the test says no");
+	/* the guest tries again: so do we, at once */
+	fake_guest_driver_ok(g);
+	FAKE_SERVE(0, FAKE_QUIESCE, FAKE_FREEZE, FAKE_RESTORE, FAKE_QUIESCE, FAKE_RUN);
+	fake_wait_state(0, "running");
+	assert_int_equal(fake_info(0)->last_resume.commands, 5);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -855,6 +1095,13 @@ main(void)
 		T(removal_cuts_off_a_vf_that_does_not_park),
 		T(vfs_of_a_vm_share_memory_and_two_vms_do_not),
 		T(restarted_vm_waits_for_the_memory_of_its_other_vf),
+		T(vfs_of_a_migrating_vm_suspend_together),
+		T(driver_reset_in_a_migration_is_over_for_the_others_soon),
+		T(messages_of_the_others_make_a_vf_wait_longer),
+		T(without_migration_a_stopped_vf_disturbs_no_other),
+		T(devices_that_do_not_stop_are_waited_for_together),
+		T(guest_that_arrives_is_restored_once),
+		T(failed_start_is_told_in_its_times),
 	};
 
 	return cmocka_run_group_tests_name("vdpa_machine", tests, NULL, NULL);

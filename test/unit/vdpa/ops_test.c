@@ -95,8 +95,8 @@ readable(int fd)
 static void
 requests_outside_the_protocol_are_refused(void **state)
 {
-	static const uint32_t requests[] = {0, 6, 7, 19, 22, 23, 25, 26, 28, 29, 30, 31, 32, 33, 34,
-		36, 37, 38, 41, 42, 43, 100, UINT32_MAX};
+	static const uint32_t requests[] = {0, 6, 7, 22, 23, 25, 26, 28, 29, 30, 31, 32, 33, 34, 36,
+		37, 38, 41, 42, 43, 100, UINT32_MAX};
 	struct fake_guest *g = *state;
 	int fds[VDPA_MSG_MAX_FDS];
 	unsigned int i, before;
@@ -110,6 +110,34 @@ requests_outside_the_protocol_are_refused(void **state)
 		assert_int_equal(fake_send(g->vid, requests[i], fds, 24, fds, 8), -1);
 	}
 	assert_int_equal(nr_fds(), before);
+}
+
+static void
+arrival_of_a_guest_is_taken_note_of(void **state)
+{
+	struct fake_guest *g = *state;
+
+	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
+	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SEND_RARP, 0x050403020100), 0);
+	assert_int_equal(fake_send(g->vid, VDPA_MSG_SEND_RARP, &(uint32_t){0}, 4, NULL, 0), -1);
+}
+
+static void
+guest_of_another_kind_of_vf_is_refused_and_told(void **state)
+{
+	struct fake_guest *g = *state;
+
+	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
+	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_FEATURES,
+				 VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_NET_F_HOST_TSO4)),
+		-1);
+	assert_non_null(strstr(fake_info(0)->last_error, "0x800"));
+	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_NET_SET_MTU, 9000), -1);
+	assert_non_null(strstr(fake_info(0)->last_error, "MTU 9000"));
+	assert_int_equal(fake_send_state(g->vid, VDPA_MSG_SET_VRING_NUM, 0, 512), -1);
+	assert_non_null(strstr(fake_info(0)->last_error, "512"));
+	assert_int_equal(fake_send_state(g->vid, VDPA_MSG_SET_VRING_NUM, FAKE_QUEUES, 64), -1);
+	assert_non_null(strstr(fake_info(0)->last_error, "there are 4"));
 }
 
 static void
@@ -737,6 +765,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(requests_outside_the_protocol_are_refused),
+		T(arrival_of_a_guest_is_taken_note_of),
+		T(guest_of_another_kind_of_vf_is_refused_and_told),
 		T(ring_numbers_that_are_not_there_are_refused),
 		T(short_and_answering_messages_are_refused),
 		T(ring_values_that_make_no_sense_are_refused),

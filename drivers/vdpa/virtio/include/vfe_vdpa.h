@@ -162,6 +162,27 @@ struct vfe_vdpa_queue_info {
 	uint64_t relayed_kicks;
 };
 
+enum vfe_vdpa_phase {
+	VFE_VDPA_PHASE_OTHER,
+	VFE_VDPA_PHASE_QUIESCE, /* commands to stop; of a resume: the device was not frozen yet */
+	VFE_VDPA_PHASE_FREEZE,
+	VFE_VDPA_PHASE_RESET,   /* stopped by its own registers, when the commands have failed */
+	VFE_VDPA_PHASE_PREPARE, /* memory, interrupts, the blob */
+	VFE_VDPA_PHASE_RESTORE, /* the blob travels to the device */
+	VFE_VDPA_PHASE_UNQUIESCE,
+	VFE_VDPA_PHASE_START,
+	VFE_VDPA_NR_PHASES,
+};
+
+/* What the last suspend or resume of a VF took, as seen by the driver. */
+struct vfe_vdpa_transit {
+	uint64_t begin_unix_us; /* wall clock; 0 = there was none */
+	uint64_t total_ns;
+	uint64_t phase_ns[VFE_VDPA_NR_PHASES];
+	unsigned int commands; /* of the admin queue */
+	bool ok;               /* else it was stopped by other means, or did not get to run */
+};
+
 struct vfe_vdpa_vf_info {
 	struct vfe_bdf bdf;
 	struct vfe_bdf pf;
@@ -178,14 +199,16 @@ struct vfe_vdpa_vf_info {
 	uint16_t queue_num; /* data queues */
 	uint16_t queue_size;
 	uint64_t device_features;
+	uint64_t guest_features;  /* of virtio, offered to the guest */
 	uint64_t driver_features; /* negotiated with the guest, as given to the device */
 	uint8_t mac[6];
 	uint16_t mtu;
 	bool link_up;
 	uint16_t nr_mem_regions;
 	uint64_t mem_bytes;
-	uint64_t last_suspend_ns;
-	uint64_t last_resume_ns;
+	char migration[16]; /* "none"; "logging", "stopped": the front-end is migrating */
+	struct vfe_vdpa_transit last_suspend;
+	struct vfe_vdpa_transit last_resume;
 	uint64_t relayed_kicks; /* sum of the queues */
 	struct vfe_vdpa_queue_info queues[VFE_VDPA_MAX_QUEUES];
 };

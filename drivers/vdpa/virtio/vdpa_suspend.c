@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * The suspend that GET_VRING_BASE asks for, of the VF and, in a migration, of all VFs of the VM.
+ *
+ * One thread of librte_vhost serves all front-ends, and it has to wait for the device, because the
+ * answer is where the stopped ring stands. So that a VM with many VFs does not pay for one after
+ * the other, the first GET_VRING_BASE makes all of them suspend; each is stopped, or nearly, when
+ * its own message comes.
+ *
+ * Only what is being migrated (LOG_ALL) is treated like that: a ring that stops otherwise belongs
+ * to a guest that resets one of its drivers. If the messages of the others do not come, that is
+ * what it was in a migration too, and they go on.
+ *
+ * The VFs of a VM are known by its memory: they have the same file at the lowest guest address.
+ * The VM's UUID need not be given for that. The process at the other end of the sockets would be
+ * no help: where libvirt creates the sockets that QEMU listens on, SO_PEERCRED names libvirtd, for
+ * all VMs.
+ */
+
+#include <errno.h>
+
+#include "vdpa_priv.h"
+
+static const struct vdpa_region *
+lowest_region(const struct vdpa_table *table)
+{
+	const struct vdpa_region *r = NULL;
+	unsigned int i;
+
+	for (i = 0; table != NULL && i < table->nr_regions; i++) {
+		if (r == NULL || table->regions[i].gpa < r->gpa)
+			r = &table->regions[i];
+	}
+	return r;
+}
+
+static bool
+same_guest(const struct vdpa_table *a, const struct vdpa_table *b)
+{
+	const struct vdpa_region *ra = lowest_region(a), *rb = lowest_region(b);
+
+	return ra != NULL && rb != NULL && ra->dev == rb->dev && ra->ino == rb->ino &&
+	       ra->gpa == rb->gpa && ra->fd_offset == rb->fd_offset;
+}
+
+static bool
+is_logged_locked(const struct vdpa_vf *vf)
+{
+	return (vf->features & VFE_BIT(VFE_VHOST_F_LOG_ALL)) != 0;
+}
+
+static void
+suspend_begin_locked(struct vdpa_vf *vf)
+{
+	if (!vf->suspend)
+		vf->suspend_deadline = vfe_deadline_in_ms(vdpa_globals.ms.suspend);
+	vf->suspend = true;
+}
+
+struct sibling_of {
+	const struct vdpa_vf *vf;
+	const struct vdpa_table *table;
+	struct vfe_deadline until;
+};
+
+/* Suspend @vf, or change how long it waits for its own message. */
+static void
+suspend_sibling(struct vdpa_vf *vf, const void *arg)
+{
+	const struct sibling_of *of = arg;
+	bool waits;
+
+	if (vf == of->vf)
+		return;
+	pthread_mutex_lock(&vf->lock);
+	waits = vf->suspend && vf->suspend_until.at_ns != 0;
+	if (is_logged_locked(vf) && same_guest(vf->table, of->table) &&
+		(waits || (!vf->suspend && vdpa_vf_wants_run_locked(vf)))) {
+		if (!waits)
+			VDPA_LOG(DEBUG, run, vf->name, "suspended with %s", of->vf->name);
+		suspend_begin_locked(vf);
+		vf->suspend_until = of->until;
+		vdpa_vf_post(vf);
+	}
+	pthread_mutex_unlock(&vf->lock);
+}
+
+/* Does not wait for them. */
+static void
+suspend_siblings(struct vdpa_vf *vf, uint32_t for_ms)
+{
+	struct sibling_of of = {.vf = vf, .until = vfe_deadline_in_ms(for_ms)};
+	struct vdpa_table *table = NULL;
+
+	pthread_mutex_lock(&vf->lock);
+	if (is_logged_locked(vf))
+		table = vdpa_table_get(vf->table);
+	pthread_mutex_unlock(&vf->lock);
+	if (table == NULL)
+		return;
+	of.table = table;
+	vdpa_vf_for_each(suspend_sibling, &of);
+	vdpa_table_put(table);
+}
+
+void
+vdpa_vf_suspend_guest(struct vdpa_vf *vf)
+{
+	/* their messages cannot come before this one is answered */
+	suspend_siblings(vf, vdpa_globals.ms.suspend + vdpa_globals.ms.sibling);
+	vdpa_vf_suspend_wait(vf);
+	suspend_siblings(vf, vdpa_globals.ms.sibling);
+}
+
+void
+vdpa_vf_suspend_wait(struct vdpa_vf *vf)
+{
+	struct timespec at;
+	bool stopped;
+
+	pthread_mutex_lock(&vf->lock);
+	suspend_begin_locked(vf);
+	vf->suspend_until.at_ns = 0;
+	at.tv_sec = (time_t)(vf->suspend_deadline.at_ns / 1000000000);
+	at.tv_nsec = (long)(vf->suspend_deadline.at_ns % 1000000000);
+	if (!vdpa_vf_stopped_locked(vf))
+		vdpa_vf_post(vf);
+	while (!vdpa_vf_stopped_locked(vf)) {
+		if (pthread_cond_timedwait(&vf->changed, &vf->lock, &at) == ETIMEDOUT)
+			break;
+	}
+	stopped = vdpa_vf_stopped_locked(vf);
+	pthread_mutex_unlock(&vf->lock);
+	if (!stopped) {
+		VDPA_LOG(ERR, run, vf->name, "did not stop in %u ms", vdpa_globals.ms.suspend);
+		vdpa_vf_lost(vf, "the device did not stop in time");
+	}
+}
+
+/*
+ * The rings of a VF are stopped one after the other, and the VFs of a VM. When the next message
+ * does not come, what is suspended goes on.
+ */
+void
+vdpa_vf_suspend_check(struct vdpa_vf *vf)
+{
+	bool arm = false;
+
+	pthread_mutex_lock(&vf->lock);
+	if (vf->suspend && vf->suspend_until.at_ns != 0) {
+		arm = !vfe_deadline_passed(vf->suspend_until);
+		vf->suspend = arm;
+	}
+	pthread_mutex_unlock(&vf->lock);
+	if (arm)
+		vdpa_timer_set(&vf->suspend_timer, vf->suspend_until);
+	else
+		vdpa_timer_cancel(&vf->suspend_timer);
+}
