@@ -189,8 +189,9 @@ class Parser(argparse.ArgumentParser):
     """argparse without abbreviations; in a batch its errors name the line.
 
     A command sets the defaults method and request (function: args to parameters), may set check
-    (function: args to what is wrong with them, or None) and subject (function: args to what the
-    command is about, for error texts).
+    (function: args to what is wrong with them, or None), subject (function: args to what the
+    command is about, for error texts) and present (function: args and a good result to what is
+    printed instead of the result, and a list of what is wrong with it).
     """
     where = ''
 
@@ -271,19 +272,22 @@ class Commands:
         key = (args.socket, args.timeout)
         if key not in self._clients:
             self._clients[key] = Client(args.socket, self._service, args.timeout)
+        present = getattr(args, 'present', None)
         try:
             result = self._clients[key].call(args.method, args.request(args))
             wrong = self._failure(result)
+            wrong = [] if wrong is None else [wrong]
+            if not wrong and present:
+                result, wrong = present(args, result)
         except RpcError as e:
-            result, wrong = None, str(e)
+            result, wrong = None, [str(e)]
         if result is not None:
             print_json(result)
-        if wrong is None:
-            return EXIT_OK
         subject = getattr(args, 'subject', None)
         what = ' '.join([args.command] + ([subject(args)] if subject else []))
-        print_error(self._parser.prog, '%s%s: %s' % (Parser.where, what, wrong))
-        return EXIT_ERROR
+        for text in wrong:
+            print_error(self._parser.prog, '%s%s: %s' % (Parser.where, what, text))
+        return EXIT_ERROR if wrong else EXIT_OK
 
     def run_batch(self, stream, defaults):
         """One command per line of a byte stream; goes on after failures."""
