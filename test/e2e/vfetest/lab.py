@@ -10,6 +10,8 @@ import tempfile
 from . import netns as netns_module
 from .controller import Controller
 from .guest import Guest, Nic
+from .hosts import Hosts
+from .libvirt import Domain
 from .netns import Netns
 from .peer import VhostPeer
 from .service import Service
@@ -18,14 +20,14 @@ _serial = itertools.count()
 
 
 class Lab:
-    """A temporary directory with logs and sockets, and the parts that live in it.
+    """A directory (a temporary one unless given) with logs and sockets, and what lives in it.
 
     Parts are closed in reverse order of their start. close() returns what was left behind by
     parts that had been asked to end in order: an empty list is what a test wants.
     """
 
-    def __init__(self):
-        self.dir = tempfile.mkdtemp(prefix='vfe-e2e-')
+    def __init__(self, folder=None):
+        self.dir = folder or tempfile.mkdtemp(prefix='vfe-e2e-')
         self.logdir = os.path.join(self.dir, 'log')
         self.run = os.path.join(self.dir, 'run')
         os.mkdir(self.logdir)
@@ -75,6 +77,13 @@ class Lab:
 
     def service(self, start=True, **options):
         return self._start(Service(self, **options), start)
+
+    def hosts(self, **options):
+        return self._start(Hosts(self, **options))
+
+    def domain(self, hosts, **options):
+        """A guest of libvirt that is not started yet."""
+        return self._add(Domain(hosts, **options))
 
     def logs(self):
         """(name, text) of every log, for the report of a failed test."""

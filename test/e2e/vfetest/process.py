@@ -19,11 +19,11 @@ class Process:
     """A started program: its output goes line by line to a log file and to waiters.
 
     The child dies with the harness (PR_SET_PDEATHSIG), and is otherwise ended by its pid only.
-    cpus is a list as taskset -c takes it.
+    cpus is a list as taskset -c takes it. netns is anything with the command line to enter it.
     """
 
     def __init__(self, name, argv, log, netns=None, env=None, pass_fds=(), stdin=None,
-                 cpus=None):
+                 cpus=None, cwd=None):
         self.name = name
         self.argv = [str(a) for a in argv]
         self.log = str(log)
@@ -39,7 +39,8 @@ class Process:
             f.write(('$ %s\n' % ' '.join(self.argv)).encode())
         self._popen = subprocess.Popen(wrapper + self.argv, stdin=stdin or subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                       env={**os.environ, **(env or {})}, pass_fds=pass_fds)
+                                       env={**os.environ, **(env or {})}, pass_fds=pass_fds,
+                                       cwd=cwd)
         self.pid = self._popen.pid
         self._pidfd = os.pidfd_open(self.pid)
         self._pump = threading.Thread(target=self._pump_output, daemon=True)

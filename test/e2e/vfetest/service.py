@@ -28,8 +28,9 @@ class VhostmgmtError(Exception):
 class Service:
     """dpdk-vfe-vdpa on the vfio-user sockets of a folder."""
 
-    def __init__(self, lab, dir=None, eal=(), options=(), cpus=None):
+    def __init__(self, lab, dir=None, eal=(), options=(), cpus=None, netns=None):
         self._lab = lab
+        self._netns = netns
         self._generation = 0
         self._cpus = cpus
         self._eal = list(eal)
@@ -45,7 +46,7 @@ class Service:
                 '--', '--client', '--vfio-user-dir', self.dir, '--rpc-socket', self.socket,
                 *self._options]
         self.process = Process('service', argv, self._lab.log('service-%d' % self._generation),
-                               env=self._lab.env, cpus=self._cpus)
+                               netns=self._netns, env=self._lab.env, cpus=self._cpus)
         self.process.wait_socket(self.socket, 20)
 
     def vhostmgmt(self, *argv, timeout=60):
