@@ -9,6 +9,7 @@
 
 #include "admin.h"
 
+#include "dirty.h"
 #include "migrate.h"
 
 #include <endian.h>
@@ -26,6 +27,7 @@ enum {
 	REFUSED = VFE_ADMIN_S_ERR | VFE_ADMIN_S_DNR,
 	TRY_AGAIN = VFE_ADMIN_S_ERR,      /* the function is being reset */
 	NO_MEMORY = VFE_ADMIN_S_INTERNAL, /* may work later */
+	FAILED = VFE_ADMIN_S_INTERNAL | VFE_ADMIN_S_DNR,
 
 	DIALECT_MAJOR = 1,
 	DIALECT_MINOR = 0,
@@ -85,6 +87,8 @@ status_of(int rc)
 		return VFE_ADMIN_S_OK;
 	case -ENOMEM:
 		return NO_MEMORY;
+	case -EIO:
+		return FAILED;
 	default:
 		return REFUSED;
 	}
@@ -192,14 +196,103 @@ mig_restore(struct call *call)
 
 /* --- class 65: dirty page tracking --- */
 
-/* All zero: no mode is supported, and so none of the feature bits 46 to 49 is offered. */
 static uint8_t
-dirty_identity(struct call *call)
+track_identity(struct call *call)
 {
-	const struct vfe_wire_admin_dirty_identity id = {0};
+	struct vfe_wire_admin_dirty_identity id;
 
+	dirty_identity(call->pf->env->config->dirty_modes, &id);
 	memcpy(call->out, &id, sizeof(id));
 	return VFE_ADMIN_S_OK;
+}
+
+/* The SGEs of a push mode follow the fixed input; in the pull modes, what follows is ignored. */
+static uint8_t
+track_start(struct call *call)
+{
+	const struct admin_cmd *cmd = call->cmd;
+	const size_t off =
+		sizeof(struct vfe_wire_admin_hdr) + sizeof(struct vfe_wire_admin_track_start);
+	const size_t bytes = cmd->read_len - off, nr = bytes / sizeof(struct vfe_wire_admin_sge);
+	struct vfe_wire_admin_track_start in;
+	struct vfe_wire_admin_sge *sges = NULL;
+	int rc;
+
+	memcpy(&in, call->in, sizeof(in));
+	if (dirty_mode_is_push(le16toh(in.mode))) {
+		if (bytes % sizeof(*sges) != 0 || nr == 0 || nr > DIRTY_MAX_SGES) {
+			vfe_error_set(&call->err, 0, "%zu bytes of SGEs, expected 1 to %u of %zu",
+				bytes, DIRTY_MAX_SGES, sizeof(*sges));
+			return BAD_TRANSFER;
+		}
+		sges = malloc(bytes);
+		if (sges == NULL)
+			return NO_MEMORY;
+		(void)ctl_iov_read(cmd->iov, cmd->nr_read, off, sges, bytes);
+	}
+	rc = dirty_start(call->vf, &in, sges, (uint32_t)nr, &call->err);
+	free(sges);
+	return status_of(rc);
+}
+
+static uint8_t
+track_stop(struct call *call)
+{
+	struct vfe_wire_admin_track_range in;
+
+	memcpy(&in, call->in, sizeof(in));
+	return status_of(dirty_stop(call->vf, le64toh(in.range_addr), &call->err));
+}
+
+static uint8_t
+track_pending(struct call *call)
+{
+	struct vfe_wire_admin_track_range in;
+	struct vfe_wire_admin_pending_result result;
+	uint64_t bytes;
+	int rc;
+
+	memcpy(&in, call->in, sizeof(in));
+	rc = dirty_pending(call->vf, le64toh(in.range_addr), &bytes, &call->err);
+	if (rc < 0)
+		return status_of(rc);
+	result.bytes = htole64(bytes);
+	memcpy(call->out, &result, sizeof(result));
+	return VFE_ADMIN_S_OK;
+}
+
+static uint8_t
+track_report(struct call *call)
+{
+	const struct admin_cmd *cmd = call->cmd;
+	struct vfe_wire_admin_track_report in;
+	uint64_t addr, off, length;
+	uint8_t *buf;
+	int rc;
+
+	memcpy(&in, call->in, sizeof(in));
+	addr = le64toh(in.range_addr);
+	off = le64toh(in.offset);
+	length = le64toh(in.length);
+	if (length == 0 || length > DIRTY_MAX_REPORT || length > cmd->write_len - 1) {
+		vfe_error_set(&call->err, 0, "%llu bytes into a buffer of %u, at most %u at a time",
+			(unsigned long long)length, cmd->write_len - 1, DIRTY_MAX_REPORT);
+		return BAD_TRANSFER;
+	}
+	buf = malloc(length);
+	if (buf == NULL)
+		return NO_MEMORY;
+	rc = dirty_report(call->vf, addr, off, buf, length, &call->err);
+	if (rc == 0) {
+		(void)ctl_iov_write(writable(cmd), cmd->nr_write, 0, buf, length);
+		/* the file behind the buffer is too short: nobody has got the report */
+		if (function_memory_shrunk(call->pf)) {
+			dirty_unreport(call->vf, addr, off, buf, length);
+			rc = vfe_error_set(&call->err, -EIO, "the memory of the PF is gone");
+		}
+	}
+	free(buf);
+	return status_of(rc);
 }
 
 /* clang-format off */
@@ -219,7 +312,16 @@ static const struct row rows[] = {
 	{VFE_ADMIN_CLASS_MIGRATION, VFE_ADMIN_MIG_RESTORE_STATE, "RESTORE_INTERNAL_STATE",
 		sizeof(struct vfe_wire_admin_state), 0, true, mig_restore},
 	{VFE_ADMIN_CLASS_DIRTY, VFE_ADMIN_DIRTY_IDENTITY, "DIRTY_IDENTITY",
-		0, sizeof(struct vfe_wire_admin_dirty_identity), false, dirty_identity},
+		0, sizeof(struct vfe_wire_admin_dirty_identity), false, track_identity},
+	{VFE_ADMIN_CLASS_DIRTY, VFE_ADMIN_DIRTY_START, "START_TRACK",
+		sizeof(struct vfe_wire_admin_track_start), 0, true, track_start},
+	{VFE_ADMIN_CLASS_DIRTY, VFE_ADMIN_DIRTY_STOP, "STOP_TRACK",
+		sizeof(struct vfe_wire_admin_track_range), 0, true, track_stop},
+	{VFE_ADMIN_CLASS_DIRTY, VFE_ADMIN_DIRTY_PENDING_BYTES, "GET_MAP_PENDING_BYTES",
+		sizeof(struct vfe_wire_admin_track_range),
+		sizeof(struct vfe_wire_admin_pending_result), true, track_pending},
+	{VFE_ADMIN_CLASS_DIRTY, VFE_ADMIN_DIRTY_REPORT, "REPORT_MAP",
+		sizeof(struct vfe_wire_admin_track_report), 0, true, track_report},
 };
 /* clang-format on */
 
@@ -344,7 +446,7 @@ static int64_t
 on_command(void *ctx, const struct vfe_chain *chain)
 {
 	struct admin *admin = ctx;
-	uint32_t latency_us = admin->pf->env->config->admin_latency_us;
+	uint32_t latency_us = admin->pf->env->knobs.admin_latency_us;
 	size_t nr_iov = (size_t)chain->nr_read + chain->nr_write;
 	struct admin_cmd *cmd = malloc(sizeof(*cmd) + nr_iov * sizeof(cmd->iov[0]));
 	uint32_t written;

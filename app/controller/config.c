@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include "config_json.h"
+#include "vfe_wire_admin.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@ enum {
 	MAX_MSIX = 2048,
 	MAX_LATENCY_US = 60000000,
 	IB_DEV_SIZE = 32,
+	ALL_DIRTY_MODES = 0x1e,
 };
 
 /* A number that the file does not have. */
@@ -234,6 +236,50 @@ read_pfs(const struct json_key *key, const json_t *value, const char *path, void
 	return 0;
 }
 
+static const char *const dirty_mode_names[] = {
+	[VFE_ADMIN_TRACK_PUSH_BITMAP] = "push_bitmap",
+	[VFE_ADMIN_TRACK_PUSH_BYTEMAP] = "push_bytemap",
+	[VFE_ADMIN_TRACK_PULL_BITMAP] = "pull_bitmap",
+	[VFE_ADMIN_TRACK_PULL_BYTEMAP] = "pull_bytemap",
+};
+
+const char *
+config_dirty_mode_name(uint16_t mode)
+{
+	return mode < VFE_ARRAY_SIZE(dirty_mode_names) ? dirty_mode_names[mode] : NULL;
+}
+
+/* Names of modes; an empty array offers none. */
+static int
+read_dirty_modes(const struct json_key *key, const json_t *value, const char *path, void *out,
+	struct vfe_error *err)
+{
+	uint32_t *modes = out;
+	size_t i;
+
+	(void)key;
+	if (!json_is_array(value))
+		return vfe_error_set(err, -EINVAL, "%s: expected an array of modes", path);
+	*modes = 0;
+	for (i = 0; i < json_array_size(value); i++) {
+		const char *text = json_string_value(json_array_get(value, i));
+		uint16_t mode;
+
+		for (mode = VFE_ADMIN_TRACK_PUSH_BITMAP; config_dirty_mode_name(mode) != NULL;
+			mode++) {
+			if (text != NULL && strcmp(text, config_dirty_mode_name(mode)) == 0)
+				break;
+		}
+		if (config_dirty_mode_name(mode) == NULL)
+			return vfe_error_set(err, -EINVAL,
+				"%s[%zu]: expected \"push_bitmap\", \"push_bytemap\", "
+				"\"pull_bitmap\" or \"pull_bytemap\"",
+				path, i);
+		*modes |= 1u << mode;
+	}
+	return 0;
+}
+
 #define DPU(member) offsetof(struct raw, config.member)
 
 static int
@@ -248,7 +294,10 @@ read_software_dpu(const struct json_key *key, const json_t *value, const char *p
 		{"worker_cpus", read_cpus, DPU(cpus), 0, 0},
 		{"polling", json_read_bool, DPU(polling), 0, 0},
 		{"queue_size", json_read_u32, DPU(queue_size), 2, VFE_VIRTIO_QUEUE_MAX_SIZE},
-		{"admin_latency_us", json_read_u32, DPU(admin_latency_us), 0, MAX_LATENCY_US},
+		{"dirty_modes", read_dirty_modes, DPU(dirty_modes), 0, 0},
+		{"dirty_coarse", json_read_bool, DPU(dirty_coarse), 0, 0},
+		{"admin_latency_us", json_read_u32, DPU(knobs.admin_latency_us), 0, MAX_LATENCY_US},
+		{"dirty_lose_pages", json_read_u32, DPU(knobs.dirty_lose_pages), 0, INT32_MAX},
 		{"reset_latency_us", json_read_u32, DPU(reset_latency_us), 0, MAX_LATENCY_US},
 		{"num_msix", json_read_u32, offsetof(struct raw, num_msix), 1, MAX_MSIX},
 		{"pfs", read_pfs, offsetof(struct raw, pfs), 0, 0},
@@ -575,6 +624,7 @@ set_defaults(struct raw *raw)
 	raw->vf.features = UINT64_MAX;
 	raw->vf.qp_num = NONE;
 	raw->num_msix = NONE;
+	config->dirty_modes = ALL_DIRTY_MODES;
 	config->workers = 1;
 	config->queue_size = 256;
 	snprintf(config->dir, sizeof(config->dir), "/run/vfe/pci");

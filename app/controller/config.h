@@ -58,6 +58,12 @@ struct config_cpus {
 	int cpu[DP_MAX_WORKERS];
 };
 
+/* For tests; an operator can change them while the controller runs. */
+struct config_knobs {
+	uint32_t admin_latency_us; /* each admin command takes so long */
+	uint32_t dirty_lose_pages; /* pages whose number is a multiple are never marked dirty */
+};
+
 struct config {
 	char dir[CONFIG_MAX_PATH];
 	char rpc_socket[CONFIG_MAX_RPC_PATH];
@@ -67,8 +73,10 @@ struct config {
 	struct config_cpus cpus; /* of the workers; none = not pinned */
 	bool polling;
 	uint32_t queue_size;
-	uint32_t admin_latency_us; /* test knobs */
-	uint32_t reset_latency_us;
+	uint32_t dirty_modes; /* bit n: mode n of tracking dirty pages is offered */
+	bool dirty_coarse;    /* mark 8 pages at a time in bitmaps */
+	struct config_knobs knobs;
+	uint32_t reset_latency_us; /* test knob */
 	unsigned int nr_pfs;
 	struct config_function pfs[CONFIG_MAX_PFS];
 	char ignored[256]; /* keys of the file that mean nothing without the hardware */
@@ -82,6 +90,9 @@ int config_load(const char *path, struct config *ret, struct vfe_error *err);
 
 /* The same from text, for tests. */
 int config_parse(const char *text, struct config *ret, struct vfe_error *err);
+
+/* "push_bitmap" for a mode of tracking dirty pages, NULL when there is no such mode. */
+const char *config_dirty_mode_name(uint16_t mode);
 
 void config_fini(struct config *config);
 

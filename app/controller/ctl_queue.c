@@ -47,8 +47,11 @@ process(struct ctl_queue *q, unsigned int budget)
 		written = q->ops->handle(q->ctx, &chain);
 		if (!q->started) /* the handler can make its own device stop */
 			return 0;
-		if (written != CTL_QUEUE_LATER)
-			vfe_vring_push(&q->vr, chain.head, (uint32_t)written);
+		if (written == CTL_QUEUE_LATER)
+			continue;
+		vfe_vring_wrote_iov(
+			&q->vr, chain.iov + chain.nr_read, chain.nr_write, 0, (uint64_t)written);
+		vfe_vring_push(&q->vr, chain.head, (uint32_t)written);
 	}
 	return 1;
 }
@@ -125,6 +128,7 @@ ctl_queue_start(struct ctl_queue *q, const struct vfe_vring_cfg *cfg,
 
 	if (rc < 0)
 		return rc;
+	q->vr.watch = q->watch;
 	q->started = true;
 	if (kick_fd >= 0) {
 		ev_io_set(&q->kick, kick_fd, EV_READ);
@@ -162,6 +166,13 @@ ctl_queue_set_map(struct ctl_queue *q, const struct vfe_iova_map *map)
 
 	if (q->started && vfe_vring_set_map(&q->vr, map, &err) < 0)
 		queue_break(q, err.text);
+}
+
+void
+ctl_queue_set_watch(struct ctl_queue *q, const struct vfe_vring_watch *watch)
+{
+	q->watch = watch;
+	q->vr.watch = watch;
 }
 
 void

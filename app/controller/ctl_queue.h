@@ -42,9 +42,10 @@ struct ctl_queue {
 	const struct ctl_queue_ops *ops;
 	void *ctx;
 	struct vfe_vring vr;
-	ev_io kick;     /* eventfd of the doorbell */
-	ev_timer again; /* fires at once: more is left than one turn takes */
-	ev_timer poll;  /* for a doorbell page that is only memory */
+	const struct vfe_vring_watch *watch; /* NULL = nobody */
+	ev_io kick;                          /* eventfd of the doorbell */
+	ev_timer again;                      /* fires at once: more is left than one turn takes */
+	ev_timer poll;                       /* for a doorbell page that is only memory */
 	bool started;
 };
 
@@ -65,6 +66,9 @@ void ctl_queue_stop(struct ctl_queue *q, uint16_t *ret_avail, uint16_t *ret_used
 
 /* Another map; a ring that is gone breaks the queue. */
 void ctl_queue_set_map(struct ctl_queue *q, const struct vfe_iova_map *map);
+
+/* Tell @watch (NULL: nobody) of all that is written to the driver's memory. */
+void ctl_queue_set_watch(struct ctl_queue *q, const struct vfe_vring_watch *watch);
 
 /* Look at the ring now. */
 void ctl_queue_kick(struct ctl_queue *q);

@@ -114,6 +114,7 @@ dpu_create(
 	dpu->env.loop = loop;
 	dpu->env.config = config;
 	vfe_signaller_init(&dpu->env.signaller);
+	dpu->env.knobs = config->knobs;
 	raise_fd_limit(config);
 	rc = make_dir(config->dir, err);
 	if (rc == 0)

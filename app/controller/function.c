@@ -7,6 +7,7 @@
 #include "function.h"
 
 #include "admin.h"
+#include "dirty.h"
 #include "migrate.h"
 
 #include <errno.h>
@@ -225,7 +226,12 @@ on_reset(void *ctx)
 {
 	struct function *fn = ctx;
 
+	uint16_t i;
+
 	function_queues_stop(fn);
+	/* tracking is the PF's business: it goes with the PF, not with the VF */
+	for (i = 0; fn->vfs != NULL && i < fn->cfg->nr_vfs; i++)
+		dirty_stop_all(&fn->vfs[i]);
 	fn->waits = false;
 	memset(fn->queues, 0, vfe_vdev_nr_queues(fn->vdev) * sizeof(*fn->queues));
 	fn->type->reset(fn);
@@ -308,6 +314,8 @@ fill_pf_cfg(struct function *fn, struct vfe_vdev_cfg *cfg)
 		.vf_bar_size = vfe_vdev_bar_size_for(vf_queues, vf->num_msix),
 	};
 	cfg->features |= VFE_BIT(VFE_ADMIN_F_VQ) | VFE_BIT(VFE_ADMIN_F_MIGRATION);
+	if (fn->type->set_watch != NULL)
+		cfg->features |= dirty_features(fn->env->config->dirty_modes);
 	cfg->nr_queues++;
 	cfg->num_queues = fn->type->nr_data_queues(fn);
 	cfg->admin_index = cfg->num_queues;
@@ -378,6 +386,7 @@ function_destroy(struct function *fn)
 	function_vfu_destroy(fn);
 	admin_destroy(fn->admin);
 	fn->admin = NULL;
+	dirty_destroy(fn);
 	fn->type->destroy(fn);
 	vfe_iova_map_free(fn->map);
 	fn->map = NULL;

@@ -29,6 +29,7 @@
 #include "vfe_wire_admin.h"
 
 struct admin;
+struct dirty;
 struct function;
 
 /* What an operator changes; members that are absent stay. */
@@ -47,6 +48,7 @@ struct function_env {
 	struct dp_engine *engine;
 	const struct config *config;
 	struct vfe_signaller signaller; /* of the control thread */
+	struct config_knobs knobs;      /* from the configuration, then as an operator sets them */
 };
 
 /* A device type: what differs between network and block devices. */
@@ -78,6 +80,9 @@ struct function_type {
 
 	void (*set_map)(struct function *fn, const struct vfe_iova_map *map);
 	void (*reset)(struct function *fn); /* queues are stopped */
+
+	/* Tell @watch (NULL: nobody) of all writes to the driver's memory. NULL: cannot. */
+	void (*set_watch)(struct function *fn, const struct vfe_vring_watch *watch);
 
 	/* Type's part of the migration state. */
 	void (*save)(struct function *fn, struct vfe_state *state);
@@ -144,6 +149,7 @@ struct function {
 	/* migration (migrate.c) */
 	struct function_blob save;
 	struct function_blob restore;
+	struct dirty *dirty; /* dirty.c; NULL: never tracked */
 };
 
 /*
@@ -171,6 +177,9 @@ void function_on_broken(void *ctx, uint16_t qid, const char *why);
 
 /* Memory of the client that has shrunk fails the device and costs the client its connection. */
 void function_check_memory(struct function *fn);
+
+/* Has a file behind the client's memory shrunk? */
+bool function_memory_shrunk(const struct function *fn);
 
 /* Bring fn->map up to date and hand it to who uses it. 0 or -ENOMEM. */
 int function_map_update(struct function *fn, struct vfe_error *err);

@@ -7,6 +7,7 @@
 #include "function.h"
 
 #include "admin.h"
+#include "dirty.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -193,8 +194,10 @@ on_dma_unmap(void *ctx, struct vfe_vfu_dma *dma)
 	else if (running_ring_in(fn, dma, &qid))
 		function_fail(fn, "queue %u: its memory at 0x%llx was unmapped", qid,
 			(unsigned long long)dma->iova);
-	if (fn->admin != NULL)
+	if (fn->admin != NULL) {
 		admin_forget_memory(fn->admin, dma->va, dma->size);
+		dirty_forget_memory(fn, dma->va, dma->size);
+	}
 
 	for (i = 0; i < fn->nr_dmas && fn->dmas[i] != dma; i++)
 		;
@@ -204,6 +207,18 @@ on_dma_unmap(void *ctx, struct vfe_vfu_dma *dma)
 	fn->map_stale = true;
 	if (!function_queues_running(fn) || function_map_update(fn, NULL) < 0)
 		map_drop(fn);
+}
+
+bool
+function_memory_shrunk(const struct function *fn)
+{
+	uint32_t i;
+
+	for (i = 0; i < fn->nr_dmas; i++) {
+		if (atomic_load(&fn->dmas[i]->tripped))
+			return true;
+	}
+	return false;
 }
 
 void

@@ -274,6 +274,15 @@ net_set_map(struct function *fn, const struct vfe_iova_map *map)
 }
 
 static void
+net_set_watch(struct function *fn, const struct vfe_vring_watch *watch)
+{
+	struct net *net = fn->type_data;
+
+	ctl_queue_set_watch(&net->ctrl, watch);
+	dp_port_set_watch(net->port, watch);
+}
+
+static void
 net_reset(struct function *fn)
 {
 	struct net *net = fn->type_data;
@@ -464,6 +473,7 @@ const struct function_type net_type = {
 	.queue_kick = net_queue_kick,
 	.queue_set_call = net_queue_set_call,
 	.set_map = net_set_map,
+	.set_watch = net_set_watch,
 	.reset = net_reset,
 	.save = net_save,
 	.restore = net_restore,

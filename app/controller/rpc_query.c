@@ -7,6 +7,7 @@
 #include "rpc.h"
 
 #include "admin.h"
+#include "dirty.h"
 #include "migrate.h"
 
 #include <stdio.h>
@@ -87,6 +88,8 @@ describe(struct dpu *dpu, struct function *fn, bool brief)
 		device, "client_last_error", json_string(vfe_vfu_server_last_error(fn->server)));
 	json_object_set_new(device, "dma_mappings", json_integer(fn->nr_dmas));
 	json_object_set_new(device, "last_error", json_string(fn->last_error.text));
+	if (fn->pf != NULL)
+		json_object_set_new(device, "dirty_tracking", dirty_describe(fn));
 	if (fn->admin != NULL)
 		json_object_set_new(device, "admin", describe_admin(fn));
 	if (!brief)

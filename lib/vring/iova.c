@@ -94,3 +94,20 @@ vfe_iova_map_find(const struct vfe_iova_map *map, uint64_t iova)
 		return NULL;
 	return &map->regions[low - 1];
 }
+
+bool
+vfe_iova_of_other(const struct vfe_iova_map *map, uint32_t *hint, const void *va, uint64_t *ret)
+{
+	const struct vfe_iova_region *r;
+	uint32_t i;
+
+	for (i = 0; i < map->nr; i++) {
+		r = &map->regions[i];
+		if ((uintptr_t)va - (uintptr_t)r->va >= r->size)
+			continue;
+		*hint = i;
+		*ret = r->iova + ((uintptr_t)va - (uintptr_t)r->va);
+		return true;
+	}
+	return false;
+}

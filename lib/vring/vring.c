@@ -6,6 +6,7 @@
 
 #include "vfe_vring.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -52,6 +53,73 @@ static uint16_t *
 vring_avail_event(const struct vfe_vring *vr)
 {
 	return (uint16_t *)(void *)&vr->used->ring[vr->size];
+}
+
+/* --- the watch --- */
+
+void
+vfe_vring_wrote(struct vfe_vring *vr, const void *va, uint64_t len)
+{
+	uint64_t iova;
+	bool known;
+
+	if (vr->watch == NULL)
+		return;
+	known = vfe_iova_of(vr->map, &vr->watch_hint, va, &iova);
+	assert(known);
+	if (known)
+		vr->watch->wrote(vr->watch, iova, len);
+}
+
+void
+vfe_vring_wrote_iov(
+	struct vfe_vring *vr, const struct iovec *iov, uint32_t nr, uint64_t off, uint64_t len)
+{
+	uint64_t part;
+	uint32_t i;
+
+	if (vr->watch == NULL)
+		return;
+	for (i = 0; i < nr && len > 0; i++) {
+		if (off >= iov[i].iov_len) {
+			off -= iov[i].iov_len;
+			continue;
+		}
+		part = iov[i].iov_len - off;
+		if (part > len)
+			part = len;
+		vfe_vring_wrote(vr, (const uint8_t *)iov[i].iov_base + off, part);
+		len -= part;
+		off = 0;
+	}
+}
+
+/* The used index and the elements from @first to the last that was put. */
+static void __attribute__((noinline)) vring_wrote_used(struct vfe_vring *vr, uint16_t first)
+{
+	const uint64_t at = vr->cfg.device, ring = at + sizeof(*vr->used);
+	const uint64_t size = sizeof(vr->used->ring[0]);
+	const uint16_t n = (uint16_t)(vr->last_used - first), from = first & vr->mask;
+	const uint16_t till_end = (uint16_t)(vr->size - from), part = n < till_end ? n : till_end;
+
+	vr->watch->wrote(vr->watch, at, sizeof(*vr->used));
+	/* no page is smaller: where the ring does not reach into a second one that was all */
+	if (((at ^ (ring + vr->size * size - 1)) & ~(uint64_t)4095) == 0)
+		return;
+	if (part > 0)
+		vr->watch->wrote(vr->watch, ring + from * size, part * size);
+	if (n > part)
+		vr->watch->wrote(vr->watch, ring, (uint64_t)(n - part) * size);
+}
+
+/* @field is in the used ring. */
+static void
+vring_put_field(struct vfe_vring *vr, uint16_t *field, uint16_t value)
+{
+	vfe_vring_put_field(vr, field, value);
+	if (vfe_vring_watched(vr))
+		vr->watch->wrote(vr->watch,
+			vr->cfg.device + ((uintptr_t)field - (uintptr_t)vr->used), sizeof(*field));
 }
 
 static int
@@ -158,9 +226,18 @@ vfe_vring_start(struct vfe_vring *vr, const struct vfe_vring_cfg *cfg,
 	return rc;
 }
 
+/* Elements that were put and never published, as those of a ring that broke meanwhile. */
+static void
+ring_wrote_rest(struct vfe_vring *vr)
+{
+	if (vfe_vring_watched(vr) && vr->last_used != vr->published)
+		vring_wrote_used(vr, vr->published);
+}
+
 void
 vfe_vring_stop(struct vfe_vring *vr)
 {
+	ring_wrote_rest(vr);
 	ring_forget(vr);
 	vr->started = false;
 	vr->broken = false;
@@ -176,6 +253,7 @@ vfe_vring_set_map(struct vfe_vring *vr, const struct vfe_iova_map *map, struct v
 	if (!vr->started)
 		return 0;
 
+	ring_wrote_rest(vr);
 	rc = ring_translate(vr, map, &why);
 	if (rc < 0) {
 		ring_forget(vr);
@@ -383,11 +461,15 @@ vfe_vring_push(struct vfe_vring *vr, uint16_t head, uint32_t len)
 void
 vfe_vring_publish(struct vfe_vring *vr)
 {
+	const uint16_t first = vr->published;
+
 	/* no store without need: the driver polls this cache line */
 	if (vr->last_used == vr->published || vfe_unlikely(vr->used == NULL))
 		return;
 	vfe_vring_put_idx(vr);
 	vr->published = vr->last_used;
+	if (vfe_vring_watched(vr))
+		vring_wrote_used(vr, first);
 }
 
 bool
@@ -421,11 +503,11 @@ kick_off(struct vfe_vring *vr)
 
 	if (!vr->event_idx) {
 		if (vr->kick_on)
-			vfe_vring_put_field(vr, &vr->used->flags, VFE_VRING_USED_F_NO_NOTIFY);
+			vring_put_field(vr, &vr->used->flags, VFE_VRING_USED_F_NO_NOTIFY);
 	} else if (vr->kick_on || behind > VRING_KICK_DISTANCE) {
 		/* an index that was passed already: a whole turn until the driver gets there */
 		vr->kick_at = (uint16_t)(vr->last_avail - 1);
-		vfe_vring_put_field(vr, vring_avail_event(vr), vr->kick_at);
+		vring_put_field(vr, vring_avail_event(vr), vr->kick_at);
 	}
 	vr->kick_on = false;
 }
@@ -442,9 +524,9 @@ vfe_vring_set_kick(struct vfe_vring *vr, bool on)
 
 	if (vr->event_idx) {
 		vr->kick_at = vr->avail_seen;
-		vfe_vring_put_field(vr, vring_avail_event(vr), vr->kick_at);
+		vring_put_field(vr, vring_avail_event(vr), vr->kick_at);
 	} else {
-		vfe_vring_put_field(vr, &vr->used->flags, 0);
+		vring_put_field(vr, &vr->used->flags, 0);
 	}
 	vr->kick_on = true;
 	/* the driver moves its index, then looks whether we want kicks; we the other way round */

@@ -126,6 +126,7 @@ loop_copy(struct dp_pair *pair, const struct vfe_chain *chain, const struct vfe_
 	dp_iov_copy(rx->worker->iov2, chain->iov, chain->read_len);
 	out = loop_rx_hdr(hdr, b.nr);
 	dp_iov_write(rx->worker->iov2, b.nr_iov, 0, &out, sizeof(out));
+	vfe_vring_wrote_iov(&rx->ring, rx->worker->iov2, b.nr_iov, 0, chain->read_len);
 	loop_give(rx, &b, chain->read_len);
 	return 1;
 }
@@ -183,6 +184,15 @@ loop_is_easy(const struct vfe_vring_buf *src, const struct vfe_vring_buf *dst)
 	return dp_hdr_is_plain(&hdr);
 }
 
+static void __attribute__((noinline)) loop_wrote(struct dp_queue *rx,
+	const struct vfe_vring_buf *dst, const struct vfe_vring_buf *src, uint32_t n)
+{
+	uint32_t i;
+
+	for (i = 0; i < n; i++)
+		vfe_vring_wrote(&rx->ring, dst[i].base, src[i].len);
+}
+
 /* As many packets of one buffer as there are in a row. Returns their number. */
 static uint32_t
 loop_many(struct dp_pair *pair, uint32_t n, struct loop_sum *sum)
@@ -205,6 +215,8 @@ loop_many(struct dp_pair *pair, uint32_t n, struct loop_sum *sum)
 		vfe_vring_put_used(&rx->ring, (uint16_t)i, dst[i].head, src[i].len);
 		bytes += src[i].len - DP_HDR_SIZE;
 	}
+	if (vfe_vring_watched(&rx->ring))
+		loop_wrote(rx, dst, src, i);
 	vfe_vring_unpop(&tx->ring, (uint16_t)(n - i));
 	vfe_vring_unpop(&rx->ring, (uint16_t)(room - i));
 	vfe_vring_push_burst(&tx->ring, src, (uint16_t)i, 0);

@@ -354,6 +354,7 @@ stage_deliver(struct dp_queue *q, struct tap_stage *st, const uint8_t *head, uin
 	if (!(q->ring.cfg.features & VFE_BIT(VFE_NET_F_GUEST_CSUM)))
 		hdr.flags = 0; /* the kernel tells DATA_VALID to everybody */
 	dp_iov_write(st->iov, st->nr_iov, 0, &hdr, sizeof(hdr));
+	vfe_vring_wrote_iov(&q->ring, st->iov, st->nr_iov, 0, len);
 	stage_drop(st, n);
 	dp_count(&q->stats.packets, 1);
 	dp_count(&q->stats.bytes, len - DP_HDR_SIZE);
@@ -434,6 +435,10 @@ rx_read(struct dp_queue *q, struct dp_tap_pair *tp)
 	w->iov[nr] = (struct iovec){w->spill, sizeof(w->spill)};
 	n = readv(tp->source.fd, w->iov, (int)nr + 1);
 	if (n >= 0) {
+		/* also of a packet that the filter or the size keeps from the guest */
+		if (n > TAP_HEAD)
+			vfe_vring_wrote_iov(
+				&q->ring, st->iov, st->nr_iov, TAP_HEAD, (uint64_t)n - TAP_HEAD);
 		rx_packet(q, st, head, (uint64_t)n);
 		return true;
 	}

@@ -122,7 +122,8 @@ struct dp_port {
 	const struct dp_backend_ops *ops;
 	char name[32];
 	void *ctx;
-	const struct vfe_iova_map *map; /* control thread's; the rings have their own */
+	const struct vfe_iova_map *map;      /* control thread's; the rings have their own */
+	const struct vfe_vring_watch *watch; /* control thread's; the rings have their own */
 	struct dp_rx_filter *filter;
 	struct dp_tap *tap; /* TAP only */
 	TAILQ_ENTRY(dp_port) link;

@@ -158,6 +158,28 @@ dp_port_set_map(struct dp_port *port, const struct vfe_iova_map *map)
 }
 
 static int
+request_set_watch(struct dp_worker *w, void *arg)
+{
+	struct dp_port *port = arg;
+	uint16_t i;
+
+	for (i = 0; i < port->nr_pairs; i++) {
+		if (port->pairs[i].rx.worker != w)
+			continue;
+		port->pairs[i].rx.ring.watch = port->watch;
+		port->pairs[i].tx.ring.watch = port->watch;
+	}
+	return 0;
+}
+
+void
+dp_port_set_watch(struct dp_port *port, const struct vfe_vring_watch *watch)
+{
+	port->watch = watch;
+	port_call(port, request_set_watch);
+}
+
+static int
 request_set_filter(struct dp_worker *w, void *arg)
 {
 	struct dp_port *port = arg;

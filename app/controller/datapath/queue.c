@@ -167,6 +167,7 @@ dp_queue_start(
 	rc = vfe_vring_start(&q->ring, &cfg->ring, port->map, err);
 	if (rc < 0)
 		return rc;
+	q->ring.watch = port->watch;
 	q->call_pending = false;
 	queue_reset_stats(q);
 	rc = queue_take_fds(q, cfg, err);

@@ -66,4 +66,25 @@ vfe_iova_translate(
 	return r->va + (iova - r->iova);
 }
 
+/*
+ * The way back: the iova of @va, or false when it is in no region. *@hint as above; other regions
+ * are searched one by one.
+ */
+bool
+vfe_iova_of_other(const struct vfe_iova_map *map, uint32_t *hint, const void *va, uint64_t *ret);
+
+static inline bool
+vfe_iova_of(const struct vfe_iova_map *map, uint32_t *hint, const void *va, uint64_t *ret)
+{
+	const struct vfe_iova_region *r;
+
+	if (vfe_unlikely(map == NULL || map->nr == 0))
+		return false;
+	r = &map->regions[*hint < map->nr ? *hint : 0];
+	if (vfe_unlikely((uintptr_t)va - (uintptr_t)r->va >= r->size))
+		return vfe_iova_of_other(map, hint, va, ret);
+	*ret = r->iova + ((uintptr_t)va - (uintptr_t)r->va);
+	return true;
+}
+
 #endif /* VFE_IOVA_H */

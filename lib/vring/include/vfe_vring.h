@@ -23,6 +23,14 @@
 #include "vfe_iova.h"
 #include "vfe_wire_virtio.h"
 
+/*
+ * Who wants to know what we write: tracking of dirty pages. Called on the ring's thread with
+ * addresses of the driver, each time after the last byte of a write.
+ */
+struct vfe_vring_watch {
+	void (*wrote)(const struct vfe_vring_watch *watch, uint64_t iova, uint64_t len);
+};
+
 struct vfe_vring_cfg {
 	uint16_t size;           /* entries, power of two up to 32768 */
 	uint64_t desc;           /* iova, aligned to 16 */
@@ -64,6 +72,8 @@ struct vfe_vring {
 	uint32_t hint;     /* of the iova map */
 
 	struct vfe_vring_stats stats;
+	const struct vfe_vring_watch *watch; /* NULL = nobody; set by the owner after a start */
+	uint32_t watch_hint;                 /* of the iova map, on the way back */
 	struct vfe_vring_cfg cfg;
 	struct vfe_error error; /* why it is broken */
 };
@@ -136,6 +146,23 @@ bool vfe_vring_wants_signal(struct vfe_vring *vr);
  * seen: the caller must look again. Chains that were seen and left there do not count.
  */
 bool vfe_vring_set_kick(struct vfe_vring *vr, bool on);
+
+/*
+ * Writes to the ring itself are told to the watch by the functions above; those to buffers by the
+ * owner, who asks vfe_vring_watched() first.
+ */
+static inline bool
+vfe_vring_watched(const struct vfe_vring *vr)
+{
+	return vfe_unlikely(vr->watch != NULL);
+}
+
+/* We have written @len bytes at @va, part of a chain of this ring. Without a watch: nothing. */
+void vfe_vring_wrote(struct vfe_vring *vr, const void *va, uint64_t len);
+
+/* The same for bytes [@off, @off + @len) of @iov, or what there is of them. */
+void vfe_vring_wrote_iov(
+	struct vfe_vring *vr, const struct iovec *iov, uint32_t nr, uint64_t off, uint64_t len);
 
 /* For bursts of packets that are one plain buffer each, see vfe_vring_burst.h. */
 

@@ -7,7 +7,8 @@
  * checks. Anything else, right or wrong, is left in place for vfe_vring_pop(), which knows how to
  * follow it or what to say about it. So there is no error to return here.
  *
- * Every write of ours to a ring goes through the three vfe_vring_put_*() functions.
+ * Every write of ours to a ring goes through the three vfe_vring_put_*() functions, and is told to
+ * the watch by vring.c: elements and index when they are published.
  */
 
 #ifndef VFE_VRING_BURST_H

@@ -109,9 +109,9 @@ identity_of_both_classes(void **state)
 	assert_int_equal(out[0], 1); /* major */
 	assert_int_equal(
 		rig_admin(rig, DIRTY, VFE_ADMIN_DIRTY_IDENTITY, NULL, 0, NULL, 0, 8, &out), OK);
-	assert_memory_equal(out, "\0\0\0\0\0\0\0\0", 8);
-	/* what is not implemented is not offered */
-	assert_int_equal(vfe_vdev_features(rig_pf(rig)->vdev) >> VFE_ADMIN_F_DIRTY_PUSH_BITMAP, 0);
+	assert_memory_equal(out, "\x1e\0\x1c\0\x10\0\0\0", 8);
+	assert_int_equal(
+		vfe_vdev_features(rig_pf(rig)->vdev) >> VFE_ADMIN_F_DIRTY_PUSH_BITMAP & 0xf, 0xf);
 	assert_true(vfe_vdev_features(rig_pf(rig)->vdev) >> VFE_ADMIN_F_MIGRATION & 1);
 }
 
@@ -371,8 +371,9 @@ malformed_commands_are_not_to_be_retried(void **state)
 	rig_admin_up(rig, 0);
 	assert_int_equal(rig_admin(rig, 63, 0, in, 4, NULL, 0, 8, NULL), BAD_CLASS);
 	assert_int_equal(rig_admin(rig, MIG, 6, in, 4, NULL, 0, 8, NULL), BAD_COMMAND);
-	assert_int_equal(rig_admin(rig, DIRTY, VFE_ADMIN_DIRTY_START, in, 24, NULL, 0, 0, NULL),
-		BAD_COMMAND);
+	assert_int_equal(rig_admin(rig, DIRTY, 5, in, 24, NULL, 0, 0, NULL), BAD_COMMAND);
+	assert_int_equal(rig_admin(rig, DIRTY, VFE_ADMIN_DIRTY_START, in, 23, NULL, 0, 0, NULL),
+		BAD_TRANSFER);
 	assert_int_equal(rig_admin(rig, MIG, VFE_ADMIN_MIG_GET_STATUS, in, 3, NULL, 0, 4, NULL),
 		BAD_TRANSFER);
 	assert_int_equal(rig_admin(rig, MIG, VFE_ADMIN_MIG_GET_STATUS, in, 4, NULL, 0, 3, NULL),

@@ -136,6 +136,13 @@ dp_port_set_map(struct dp_port *port, const struct vfe_iova_map *map)
 	port->fake.maps++;
 }
 
+void
+dp_port_set_watch(struct dp_port *port, const struct vfe_vring_watch *watch)
+{
+	port->fake.watch = watch;
+	port->fake.watches++;
+}
+
 int
 dp_port_set_filter(struct dp_port *port, const struct dp_rx_filter *filter)
 {
@@ -226,8 +233,8 @@ __wrap_vfe_vfu_server_last_error(const struct vfe_vfu_server *server)
 
 /* --- setup --- */
 
-static int
-setup(void **state, const char *extra)
+int
+rig_setup_with(void **state, const char *extra)
 {
 	struct rig *rig = calloc(1, sizeof(*rig));
 	struct vfe_error err;
@@ -264,19 +271,19 @@ setup(void **state, const char *extra)
 int
 rig_setup(void **state)
 {
-	return setup(state, "");
+	return rig_setup_with(state, "");
 }
 
 int
 rig_setup_polling(void **state)
 {
-	return setup(state, "\"polling\": true,");
+	return rig_setup_with(state, "\"polling\": true,");
 }
 
 int
 rig_setup_slow(void **state)
 {
-	return setup(state, "\"admin_latency_us\": 20000, \"reset_latency_us\": 20000,");
+	return rig_setup_with(state, "\"admin_latency_us\": 20000, \"reset_latency_us\": 20000,");
 }
 
 int

@@ -36,7 +36,8 @@ struct fake_port {
 		uint16_t used;
 	} queues[2 * RIG_PAIRS + 1];
 	const struct vfe_iova_map *map;
-	unsigned int starts, stops, maps;
+	const struct vfe_vring_watch *watch; /* dirty page tracking */
+	unsigned int starts, stops, maps, watches;
 	struct dp_rx_filter filter;
 	uint16_t pairs;
 	uint64_t features;
@@ -68,6 +69,7 @@ struct rig {
 int rig_setup(void **state);
 int rig_setup_polling(void **state);
 int rig_setup_slow(void **state); /* admin and reset latencies of 20 ms */
+int rig_setup_with(void **state, const char *extra);
 int rig_teardown(void **state);
 
 struct function *rig_vf(struct rig *rig, uint16_t vf);

@@ -109,6 +109,12 @@ void dp_queue_kick(struct dp_port *port, uint16_t qid);
  */
 void dp_port_set_map(struct dp_port *port, const struct vfe_iova_map *map);
 
+/*
+ * Tell @watch (NULL: nobody) of all that is written to the driver's memory, from several workers at
+ * a time. When this returns, all of them do so and the old watch is not called any more.
+ */
+void dp_port_set_watch(struct dp_port *port, const struct vfe_vring_watch *watch);
+
 /* What the guest's driver receives. Applied between two bursts. */
 struct dp_rx_filter {
 	bool promisc;
