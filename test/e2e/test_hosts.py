@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright (c) 2026 The vfe authors
 """scripts/hosts as a reader of its own words uses it: a guest of libvirt on a VF of host A."""
+import json
 import os
 import subprocess
 import tempfile
@@ -23,10 +24,6 @@ def guest_sh(folder, *argv):
                           stderr=subprocess.STDOUT, text=True, timeout=200, check=False)
 
 
-def namespaces():
-    return set(os.listdir('/run/netns')) if os.path.isdir('/run/netns') else set()
-
-
 def members(folder):
     """The processes that see the folder of host A as their /etc/libvirt."""
     found = []
@@ -45,7 +42,7 @@ def test_hosts_come_up_run_a_guest_and_go():
     folder = tempfile.mktemp(prefix='vfe-hosts-')
     pids = []
     machine = os.path.exists('/etc/libvirt'), os.path.exists('/run/libvirt')
-    before = namespaces()
+    network = None
     try:
         done = run(folder, 'up')
         assert done.returncode == 0, done.stdout
@@ -62,6 +59,9 @@ def test_hosts_come_up_run_a_guest_and_go():
         assert done.returncode == 0, done.stdout
         done = run(folder, 'status')
         assert done.returncode == 0 and 'running' in done.stdout, done.stdout
+        with open(folder + '/state.json') as f:
+            network = '/run/netns/' + json.load(f)['net']
+        assert os.path.exists(network)
         pids = members(folder)
         assert len(pids) >= 5
     finally:
@@ -69,6 +69,6 @@ def test_hosts_come_up_run_a_guest_and_go():
     assert done.returncode == 0, done.stdout
     assert [pid for pid in pids if os.path.exists('/proc/%d' % pid)] == []
     assert not os.path.exists(folder)
-    assert namespaces() <= before
+    assert not os.path.exists(network)
     assert machine == (os.path.exists('/etc/libvirt'), os.path.exists('/run/libvirt'))
     assert run(folder, 'exec', 'A', 'true').returncode == 1

@@ -102,7 +102,7 @@ class Lab:
                 left.append('%s: %s' % (type(part).__name__, err))
             if isinstance(part, Netns):
                 mine.append(part.name)
-        left += ['namespace ' + n for n in netns_module.left_over() if n in mine]
+        left += ['namespace ' + n for n in netns_module.left_over(os.getpid()) if n in mine]
         return left
 
     def sockets(self):

@@ -10,7 +10,7 @@ import subprocess
 import threading
 
 CLONE_NEWNET = 0x40000000
-PREFIX = 'vfe-%d-' % os.getpid()
+PREFIX = 'vfe-%d-'
 
 _serial = itertools.count()
 
@@ -23,7 +23,7 @@ class Netns:
     """
 
     def __init__(self, label):
-        self.name = '%s%d%s' % (PREFIX, next(_serial), label)
+        self.name = '%s%d%s' % (PREFIX % os.getpid(), next(_serial), label)
         self.enter = ['nsenter', '--net=/run/netns/' + self.name, '--']
         subprocess.run(['ip', 'netns', 'add', self.name], check=True)
         try:
@@ -94,8 +94,8 @@ class Netns:
         subprocess.run(['ip', 'netns', 'del', self.name], check=False)
 
 
-def left_over():
-    """Names of namespaces of this process that still exist."""
+def left_over(pid):
+    """Names of namespaces made by a process that still exist."""
     if not os.path.isdir('/run/netns'):
         return []
-    return sorted(n for n in os.listdir('/run/netns') if n.startswith(PREFIX))
+    return sorted(n for n in os.listdir('/run/netns') if n.startswith(PREFIX % pid))
