@@ -29,6 +29,7 @@ struct vdpa_globals vdpa_globals = {
 			.grace = VDPA_SUSPEND_GRACE_MS,
 			.sibling = VDPA_SIBLING_GRACE_MS,
 			.retry = VDPA_RETRY_MS,
+			.refresh = VDPA_REFRESH_MS,
 			.park = VDPA_PARK_TIMEOUT_MS,
 			.slave = VDPA_SLAVE_TIMEOUT_MS,
 		},

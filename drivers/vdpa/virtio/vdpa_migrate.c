@@ -375,6 +375,11 @@ machine_done(struct vdpa_vf *vf, int status, const char *why)
 		/* kicks and interrupts of the time between are made up for */
 		atomic_store(&vf->running, true);
 		vdpa_vf_kick_all(vf);
+		/*
+		 * Its configuration may have changed while no interrupt could tell. Reading it
+		 * takes longer than all of the start, so others shall have started as well.
+		 */
+		vdpa_timer_set(&vf->refresh_timer, vfe_deadline_in_ms(vdpa_globals.ms.refresh));
 	}
 }
 
@@ -459,6 +464,22 @@ retry_expired(struct vdpa_timer *timer)
 	machine_run(vf);
 }
 
+void
+vdpa_vf_config_stale(struct vdpa_vf *vf)
+{
+	pthread_mutex_lock(&vf->lock);
+	vf->config_stale = true;
+	vf->tend_seq++;
+	pthread_mutex_unlock(&vf->lock);
+	vdpa_vf_post(vf);
+}
+
+static void
+refresh_expired(struct vdpa_timer *timer)
+{
+	vdpa_vf_config_stale(vfe_container_of(timer, struct vdpa_vf, refresh_timer));
+}
+
 static void
 step_run(struct vdpa_work *work)
 {
@@ -483,6 +504,7 @@ vdpa_vf_machine_init(struct vdpa_vf *vf)
 	vf->job_done.run = job_done;
 	vf->suspend_timer.expired = suspend_expired;
 	vf->retry_timer.expired = retry_expired;
+	vf->refresh_timer.expired = refresh_expired;
 	vf->lost_watch.fd = -1;
 	vf->config_watch.fd = -1;
 	vf->config_fd = -1;

@@ -517,6 +517,8 @@ on_set_vring_enable(struct vdpa_vf *vf, struct vdpa_msg *msg)
 		return complain(
 			vf, "ring %u: enable %u", msg->payload.state.index, msg->payload.state.num);
 	next.enabled = msg->payload.state.num != 0;
+	if (ring_is_live(ring) && !next.enabled)
+		vdpa_vf_suspend_early(vf);
 	pthread_mutex_lock(&vf->lock);
 	ring_replace_locked(vf, ring, &next);
 	pthread_mutex_unlock(&vf->lock);

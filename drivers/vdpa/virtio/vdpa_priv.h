@@ -37,6 +37,7 @@ enum {
 	VDPA_SUSPEND_TIMEOUT_MS = 5000, /* the vhost thread waits this long for one VF */
 	VDPA_SUSPEND_GRACE_MS = 20,     /* between GET_VRING_BASE of the rings of a VF */
 	VDPA_SIBLING_GRACE_MS = 100,    /* the same in a migration, of the VFs of a VM */
+	VDPA_REFRESH_MS = 100,          /* a VF that runs is asked for its configuration */
 	VDPA_RETRY_MS = 5000,           /* before a failed start is tried again */
 	VDPA_PARK_TIMEOUT_MS = 15000,   /* removal waits this long for a VF to be parked */
 	VDPA_RESET_TIMEOUT_MS = 120000, /* when probing */
@@ -227,7 +228,8 @@ struct vdpa_vf {
 	int conn_fd;       /* of the front-end, to see whether it is alive; -1 = unknown */
 	int new_slave_fd;  /* -1 = none; for the reactor to take */
 	bool drop_slave;   /* front-end has gone */
-	uint64_t tend_seq; /* counts changes of eventfds and configuration interrupts */
+	uint64_t tend_seq; /* counts changes of eventfds and of config_stale */
+	bool config_stale; /* the device's configuration is to be read */
 
 	/* --- vhost thread: the message under way --- */
 	uint32_t config_msg_off;
@@ -261,6 +263,7 @@ struct vdpa_vf {
 	struct vdpa_work step; /* run the state machine */
 	struct vdpa_timer suspend_timer;
 	struct vdpa_timer retry_timer;
+	struct vdpa_timer refresh_timer;
 	struct vdpa_watch lost_watch;
 	struct vdpa_watch config_watch;
 	int config_fd; /* eventfd of vector 0 */
@@ -290,6 +293,7 @@ struct vdpa_globals {
 		uint32_t grace;
 		uint32_t sibling;
 		uint32_t retry;
+		uint32_t refresh;
 		uint32_t park;
 		uint32_t slave;
 	} ms;
@@ -328,6 +332,7 @@ void vdpa_vf_remove_now(struct vdpa_vf *vf);    /* waits until it is parked, wha
 /* vdpa_migrate.c: the state machine */
 void vdpa_vf_machine_init(struct vdpa_vf *vf);
 void vdpa_vf_post(struct vdpa_vf *vf);                 /* any thread */
+void vdpa_vf_config_stale(struct vdpa_vf *vf);         /* reactor: have it read again */
 bool vdpa_vf_stopped_locked(const struct vdpa_vf *vf); /* the device touches no guest memory */
 void vdpa_vf_set_error_locked(struct vdpa_vf *vf, const char *text);
 void vdpa_vf_lost(struct vdpa_vf *vf, const char *why); /* any thread; ends the transport */
@@ -339,7 +344,12 @@ const char *vdpa_state_name(const struct vdpa_vf *vf);
  * VDPA_SUSPEND_TIMEOUT_MS; a VF that does not stop is lost, and reaches no memory any more.
  */
 void vdpa_vf_suspend_wait(struct vdpa_vf *vf);
-/* The same for the sake of one ring; in a migration the other VFs of the VM stop meanwhile. */
+/*
+ * In a migration a ring has been disabled: the others will follow, so stop and do not restart the
+ * VF without that ring. Does not wait.
+ */
+void vdpa_vf_suspend_early(struct vdpa_vf *vf);
+/* vdpa_vf_suspend_wait() for a ring; in a migration the other VFs of the VM stop meanwhile. */
 void vdpa_vf_suspend_guest(struct vdpa_vf *vf);
 void vdpa_vf_suspend_check(struct vdpa_vf *vf); /* reactor: has the next message not come? */
 

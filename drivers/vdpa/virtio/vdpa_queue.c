@@ -340,8 +340,6 @@ vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err)
 		rc = plan_indices(vf, &plan, err);
 	if (rc == 0)
 		rc = irqs_set(vf, plan.rings, err);
-	if (rc == 0)
-		rc = config_refresh(vf, err);
 	if (rc == 0) {
 		features = vdpa_net_features_driver(vf->vdev.device_features, plan.features);
 		blob_common(vf, features, STATUS_RUNNING);
@@ -362,19 +360,25 @@ int
 vdpa_vf_tend(struct vdpa_vf *vf, struct vfe_error *err)
 {
 	struct vdpa_fd *old[VFE_VDPA_MAX_QUEUES];
+	bool changed = false, stale;
 	uint64_t tend_seq;
 	uint16_t qid;
-	int rc;
+	int rc = 0;
 
 	pthread_mutex_lock(&vf->lock);
 	tend_seq = vf->tend_seq;
+	stale = vf->config_stale;
+	vf->config_stale = false;
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		old[qid] = vf->applied[qid].call;
-		vf->applied[qid].call = vdpa_fd_get(vf->rings[qid].call);
+		vf->applied[qid].call =
+			vf->applied[qid].enabled ? vdpa_fd_get(vf->rings[qid].call) : NULL;
+		changed = changed || old[qid] != vf->applied[qid].call;
 	}
 	pthread_mutex_unlock(&vf->lock);
-	rc = irqs_set(vf, vf->applied, err);
-	if (rc == 0)
+	if (changed)
+		rc = irqs_set(vf, vf->applied, err);
+	if (rc == 0 && stale)
 		rc = config_refresh(vf, err);
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		if (old[qid] != vf->applied[qid].call)

@@ -105,6 +105,22 @@ suspend_siblings(struct vdpa_vf *vf, uint32_t for_ms)
 }
 
 void
+vdpa_vf_suspend_early(struct vdpa_vf *vf)
+{
+	bool begins;
+
+	pthread_mutex_lock(&vf->lock);
+	begins = is_logged_locked(vf) && !vf->suspend && vdpa_vf_wants_run_locked(vf);
+	if (begins) {
+		suspend_begin_locked(vf);
+		vf->suspend_until = vfe_deadline_in_ms(vdpa_globals.ms.sibling);
+	}
+	pthread_mutex_unlock(&vf->lock);
+	if (begins)
+		suspend_siblings(vf, vdpa_globals.ms.sibling);
+}
+
+void
 vdpa_vf_suspend_guest(struct vdpa_vf *vf)
 {
 	/* their messages cannot come before this one is answered */

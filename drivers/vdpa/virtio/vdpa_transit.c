@@ -73,10 +73,11 @@ vdpa_transit_step_locked(struct vdpa_vf *vf, enum vdpa_state next, bool to_run)
 		transit_end(t, next == VDPA_S_RUNNING);
 }
 
-/* It stays where it is: what has not come to its end by now does not. */
+/* It stays where it is: a resume that has not come to its end has failed, or is not wanted. */
 void
 vdpa_transit_rest_locked(struct vdpa_vf *vf)
 {
-	if (vf->transit.kind == VDPA_T_RESUME)
+	if (vf->transit.kind == VDPA_T_RESUME && vf->failed_seq == vf->seq)
 		transit_end(&vf->transit, false);
+	vf->transit.kind = VDPA_T_NONE;
 }

@@ -248,10 +248,7 @@ config_interrupt(struct vdpa_watch *watch, uint32_t events)
 	(void)events;
 	if (read(vf->config_fd, &count, sizeof(count)) < 0)
 		return;
-	pthread_mutex_lock(&vf->lock);
-	vf->tend_seq++;
-	pthread_mutex_unlock(&vf->lock);
-	vdpa_vf_post(vf);
+	vdpa_vf_config_stale(vf);
 }
 
 static void
@@ -287,6 +284,7 @@ call_detach(void *arg)
 	vdpa_watch_remove(&vf->config_watch);
 	vdpa_timer_cancel(&vf->suspend_timer);
 	vdpa_timer_cancel(&vf->retry_timer);
+	vdpa_timer_cancel(&vf->refresh_timer);
 }
 
 /* --- probing --- */

@@ -1259,6 +1259,7 @@ fake_start(void)
 		.grace = 20,
 		.sibling = 20,
 		.retry = 50,
+		.refresh = 20,
 		.park = 2000,
 		.slave = 200};
 	assert_int_equal(vfe_vdpa_init(&cfg, NULL), 0);

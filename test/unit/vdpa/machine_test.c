@@ -965,6 +965,32 @@ without_migration_a_stopped_vf_disturbs_no_other(void **state)
 }
 
 static void
+rings_disabled_in_a_migration_make_no_restart(void **state)
+{
+	struct fake_guest *g = *state, c;
+
+	vdpa_globals.ms.sibling = 60000;
+	add(1, NULL);
+	fake_guest_start(g);
+	start_sibling(g, &c, 1);
+	set_logged(g, true);
+	set_logged(&c, true);
+	fake_guest_enable(g, 0, false);
+	fake_wait_state(0, "suspended");
+	fake_wait_state(1, "suspended");
+	world.automatic = false;
+	fake_guest_enable(g, 1, false);
+	stop_vf(g);
+	fake_guest_enable(&c, 0, false);
+	fake_guest_enable(&c, 1, false);
+	stop_vf(&c);
+	fake_expect_nothing();
+	assert_int_equal(fake_info(0)->last_suspend.commands, 2);
+	world.automatic = true;
+	fake_guest_disconnect(&c);
+}
+
+static void
 devices_that_do_not_stop_are_waited_for_together(void **state)
 {
 	struct fake_guest *g = *state, c[3];
@@ -1099,6 +1125,7 @@ main(void)
 		T(driver_reset_in_a_migration_is_over_for_the_others_soon),
 		T(messages_of_the_others_make_a_vf_wait_longer),
 		T(without_migration_a_stopped_vf_disturbs_no_other),
+		T(rings_disabled_in_a_migration_make_no_restart),
 		T(devices_that_do_not_stop_are_waited_for_together),
 		T(guest_that_arrives_is_restored_once),
 		T(failed_start_is_told_in_its_times),
