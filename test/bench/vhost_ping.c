@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -22,10 +21,10 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "vhost_msg.h"
 
 enum {
 	RING_SIZE = 256,
@@ -38,78 +37,7 @@ enum {
 	MAX_HOPS = 8,
 	PAGE = 4096,
 	MEM_SIZE = NR_QUEUES * (RING_SPACE + RING_SIZE * BUF_SIZE),
-	CONNECT_TIMEOUT_MS = 30000,
-	REPLY_TIMEOUT_MS = 5000,
 };
-
-/* vhost-user requests, protocol features and message flags of this program. */
-enum {
-	GET_FEATURES = 1,
-	SET_FEATURES = 2,
-	SET_OWNER = 3,
-	SET_MEM_TABLE = 5,
-	SET_VRING_NUM = 8,
-	SET_VRING_ADDR = 9,
-	SET_VRING_BASE = 10,
-	GET_VRING_BASE = 11,
-	SET_VRING_KICK = 12,
-	SET_VRING_CALL = 13,
-	GET_PROTOCOL_FEATURES = 15,
-	SET_PROTOCOL_FEATURES = 16,
-	SET_VRING_ENABLE = 18,
-	SET_BACKEND_REQ_FD = 21,
-	SET_STATUS = 39,
-	BACKEND_VRING_HOST_NOTIFIER = 3,
-	PF_REPLY_ACK = 3,
-	PF_BACKEND_REQ = 5,
-	PF_BACKEND_SEND_FD = 10,
-	PF_HOST_NOTIFIER = 11,
-	PF_STATUS = 16,
-	FLAG_VERSION = 1,
-	FLAG_REPLY = 1 << 2,
-	FLAG_NEED_REPLY = 1 << 3,
-	NOTIFIER_NOFD = 0x100,
-};
-
-#define F_VERSION_1         (1ULL << 32)
-#define F_PROTOCOL_FEATURES (1ULL << 30)
-#define F_ACCESS_PLATFORM   (1ULL << 33)
-
-struct msg {
-	uint32_t request;
-	uint32_t flags;
-	uint32_t size;
-	union {
-		uint64_t u64;
-		struct {
-			uint32_t index;
-			uint32_t num;
-		} state;
-		struct {
-			uint32_t index;
-			uint32_t flags;
-			uint64_t desc;
-			uint64_t used;
-			uint64_t avail;
-			uint64_t log;
-		} addr;
-		struct {
-			uint32_t nregions;
-			uint32_t padding;
-			uint64_t gpa;
-			uint64_t size;
-			uint64_t uva;
-			uint64_t offset;
-		} mem;
-		struct {
-			uint64_t index;
-			uint64_t size;
-			uint64_t offset;
-		} area;
-	} u;
-} __attribute__((packed));
-
-#define MSG_HDR 12
 
 struct desc {
 	uint64_t addr;
@@ -136,58 +64,6 @@ static struct queue queues[NR_QUEUES];
 static int conn = -1, backend = -1;
 static uint64_t protocol_features;
 
-static _Noreturn void
-die(const char *what)
-{
-	fprintf(stderr, "vhost-ping: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static void
-msg_send(int sock, const struct msg *m, int fd)
-{
-	char control[CMSG_SPACE(sizeof(int))] = {0};
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)m, .iov_len = MSG_HDR + m->size};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-
-	if (fd >= 0) {
-		struct cmsghdr *c = (struct cmsghdr *)control;
-
-		h.msg_control = control;
-		h.msg_controllen = sizeof(control);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	}
-	if (sendmsg(sock, &h, MSG_NOSIGNAL) != (ssize_t)iov.iov_len)
-		die("sendmsg");
-}
-
-/* Receive one message; returns its file descriptor or -1. */
-static int
-msg_recv(int sock, struct msg *m)
-{
-	char control[CMSG_SPACE(sizeof(int))] = {0};
-	struct iovec iov = {.iov_base = m, .iov_len = MSG_HDR};
-	struct msghdr h = {.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control)};
-	struct cmsghdr *c;
-	int fd = -1;
-
-	errno = ECONNRESET;
-	if (recvmsg(sock, &h, MSG_CMSG_CLOEXEC) != MSG_HDR || m->size > sizeof(m->u))
-		die("no message from the back end");
-	if (m->size > 0 && recv(sock, &m->u, m->size, MSG_WAITALL) != (ssize_t)m->size)
-		die("short message from the back end");
-	c = CMSG_FIRSTHDR(&h);
-	if (c != NULL && c->cmsg_type == SCM_RIGHTS)
-		memcpy(&fd, CMSG_DATA(c), sizeof(int));
-	return fd;
-}
-
 /* The back end lends the doorbell page of a queue, or takes it back. */
 static void
 on_backend_request(void)
@@ -198,7 +74,7 @@ on_backend_request(void)
 	bool ok = m.request == BACKEND_VRING_HOST_NOTIFIER && index < NR_QUEUES;
 	void *page;
 
-	if (ok && (m.u.area.index & NOTIFIER_NOFD) != 0) {
+	if (ok && (m.u.area.index & RING_NOFD) != 0) {
 		queues[index].doorbell = NULL;
 	} else if (ok) {
 		page = mmap(NULL, m.u.area.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
@@ -213,7 +89,7 @@ on_backend_request(void)
 		m.flags = FLAG_VERSION | FLAG_REPLY;
 		m.size = sizeof(uint64_t);
 		m.u.u64 = ok ? 0 : 1;
-		msg_send(backend, &m, -1);
+		msg_send(backend, &m, NULL, 0);
 	}
 }
 
@@ -224,7 +100,7 @@ await_reply(struct msg *m)
 	struct pollfd fds[2] = {{.fd = conn, .events = POLLIN}, {.fd = backend, .events = POLLIN}};
 
 	for (;;) {
-		if (poll(fds, 2, REPLY_TIMEOUT_MS) <= 0)
+		if (poll(fds, 2, VHOST_TIMEOUT_MS) <= 0)
 			die("the back end does not answer");
 		if ((fds[1].revents & POLLIN) != 0)
 			on_backend_request();
@@ -240,7 +116,7 @@ get_u64(uint32_t request)
 {
 	struct msg m = {.request = request, .flags = FLAG_VERSION};
 
-	msg_send(conn, &m, -1);
+	msg_send(conn, &m, NULL, 0);
 	await_reply(&m);
 	return m.u.u64;
 }
@@ -253,7 +129,7 @@ set(struct msg *m, uint32_t request, uint32_t size, int fd)
 	m->request = request;
 	m->flags = FLAG_VERSION | (ack ? FLAG_NEED_REPLY : 0);
 	m->size = size;
-	msg_send(conn, m, fd);
+	msg_send(conn, m, &fd, fd >= 0);
 	if (!ack)
 		return;
 	await_reply(m);
@@ -281,22 +157,10 @@ set_state(uint32_t request, uint32_t index, uint32_t num)
 static void
 accept_back_end(const char *path)
 {
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct pollfd fd = {.fd = s, .events = POLLIN};
+	int listener = listen_at(path);
 
-	if (strlen(path) >= sizeof(un.sun_path))
-		die(path);
-	memcpy(un.sun_path, path, strlen(path));
-	unlink(path);
-	if (s < 0 || bind(s, (struct sockaddr *)&un, sizeof(un)) != 0 || listen(s, 1) != 0)
-		die(path);
-	if (poll(&fd, 1, CONNECT_TIMEOUT_MS) != 1)
-		die("no back end connects");
-	conn = accept4(s, NULL, NULL, SOCK_CLOEXEC);
-	if (conn < 0)
-		die("accept");
-	close(s);
+	conn = accept_from(listener);
+	close(listener);
 	unlink(path);
 }
 
@@ -329,7 +193,7 @@ negotiate(void)
 static void
 memory_create(void)
 {
-	struct msg m = {.u.mem = {.nregions = 1, .gpa = 0, .size = MEM_SIZE}};
+	struct msg m = {.u.mem = {.nregions = 1, .regions = {{.gpa = 0, .size = MEM_SIZE}}}};
 
 	mem_fd = memfd_create("vhost-ping", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (mem_fd < 0 || ftruncate(mem_fd, MEM_SIZE) != 0)
@@ -337,8 +201,8 @@ memory_create(void)
 	mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, mem_fd, 0);
 	if (mem == MAP_FAILED)
 		die("mmap");
-	m.u.mem.uva = (uintptr_t)mem;
-	set(&m, SET_MEM_TABLE, sizeof(m.u.mem), mem_fd);
+	m.u.mem.regions[0].uva = (uintptr_t)mem;
+	set(&m, SET_MEM_TABLE, 8 + sizeof(struct msg_region), mem_fd);
 }
 
 static void
@@ -379,7 +243,7 @@ await_notifiers(bool wanted)
 
 	while (wanted && (queues[0].doorbell == NULL || queues[1].doorbell == NULL)) {
 		errno = ETIMEDOUT;
-		if (backend < 0 || poll(&fd, 1, REPLY_TIMEOUT_MS) != 1)
+		if (backend < 0 || poll(&fd, 1, VHOST_TIMEOUT_MS) != 1)
 			die("no doorbell page from the back end");
 		on_backend_request();
 	}
@@ -428,20 +292,11 @@ replied(const struct queue *q)
 	       q->last_used;
 }
 
-static int64_t
-now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
-
 static void
 await_packet(struct queue *q, bool polled)
 {
 	struct pollfd fd = {.fd = q->call, .events = POLLIN};
-	int64_t end = now_ns() + REPLY_TIMEOUT_MS * INT64_C(1000000);
+	int64_t end = now_ns() + VHOST_TIMEOUT_MS * INT64_C(1000000);
 	uint64_t count;
 
 	while (!replied(q)) {
@@ -451,7 +306,7 @@ await_packet(struct queue *q, bool polled)
 				die("no packet came back");
 			continue;
 		}
-		if (poll(&fd, 1, REPLY_TIMEOUT_MS) != 1)
+		if (poll(&fd, 1, VHOST_TIMEOUT_MS) != 1)
 			die("no packet came back");
 		if (read(q->call, &count, sizeof(count)) < 0 && errno != EAGAIN)
 			die("call");
@@ -526,17 +381,6 @@ measure_doorbells(long count, bool direct)
 	begin = now_ns() - begin;
 	printf("{\"doorbells\": %ld, \"direct\": %s, \"mean_ns\": %.1f}\n", count,
 		direct ? "true" : "false", (double)begin / (double)count);
-}
-
-static void
-pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set) != 0)
-		die("sched_setaffinity");
 }
 
 /* Also the end of the other processes: nobody else may be there to reap them. */
@@ -618,7 +462,7 @@ await_line(const _Atomic uint64_t *line, uint64_t value)
 		if (i % 1000000 != 0)
 			continue;
 		if (end == 0)
-			end = now_ns() + REPLY_TIMEOUT_MS * INT64_C(1000000);
+			end = now_ns() + VHOST_TIMEOUT_MS * INT64_C(1000000);
 		else if (now_ns() > end)
 			return false;
 	}

@@ -8,7 +8,8 @@ import time
 
 SPIN_LOOPS = 20000
 SPIN_SAMPLES = 40
-POLLING_THREADS = ('rte-worker', 'dp-worker', 'vhost-ping')
+# the last one only while librte_vhost makes it wait for its event thread
+POLLING_THREADS = ('rte-worker', 'dp-worker', 'vhost-ping', 'vfe-provision')
 HUGEPAGES = '/sys/kernel/mm/hugepages/hugepages-2048kB/'
 
 
