@@ -13,11 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "pci_sysfs.h"
 #include "pci_transport.h"
-
-#define SYSFS_DEVICES "/sys/bus/pci/devices"
-
-enum { PATH_SIZE = 256 };
 
 int
 pci_check_lost(const struct vfe_pci_dev *dev, struct vfe_error *err)
@@ -32,30 +29,25 @@ pci_check_lost(const struct vfe_pci_dev *dev, struct vfe_error *err)
 int
 vfe_pci_open(const struct vfe_pci_open_cfg *cfg, struct vfe_pci_dev **ret, struct vfe_error *err)
 {
-	char name[VFE_BDF_STR_SIZE];
 	struct vfe_pci_dev *dev;
 	int rc;
 
-	if (cfg->vfio_user_path == NULL || cfg->vfio_user_path[0] == '\0')
-		return vfe_error_set(err, -ENOTSUP,
-			"%s is a function of the kernel, but this version drives only functions "
-			"behind vfio-user sockets",
-			vfe_bdf_format(&cfg->bdf, name));
-
-	rc = vfe_pci_vfio_user_open(cfg, &dev, err);
+	if (cfg->vfio_user_path != NULL && cfg->vfio_user_path[0] != '\0')
+		rc = vfe_pci_vfio_user_open(cfg, &dev, err);
+	else
+		rc = vfe_pci_vfio_open(cfg, &dev, err);
 	if (rc < 0)
 		return rc;
-	if (cfg->domain != NULL) {
+	if (cfg->domain != NULL)
 		rc = vfe_pci_domain_attach(cfg->domain, dev, err);
-		if (rc < 0)
-			goto err_close;
+	else if (dev->ops->attach != NULL)
+		rc = dev->ops->attach(dev, NULL, err);
+	if (rc < 0) {
+		vfe_pci_close(dev);
+		return rc;
 	}
 	*ret = dev;
 	return 0;
-
-err_close:
-	vfe_pci_close(dev);
-	return rc;
 }
 
 void
@@ -285,16 +277,16 @@ int
 vfe_pci_find(const struct vfe_bdf *bdf, const char *vfio_user_dir, char *path, size_t size,
 	struct vfe_error *err)
 {
-	char name[VFE_BDF_STR_SIZE], sysfs[PATH_SIZE];
+	char name[VFE_BDF_STR_SIZE], sysfs[PCI_PATH_SIZE];
 	struct stat st;
 	int rc;
 
-	vfe_bdf_format(bdf, name);
-	rc = vfe_str_format(sysfs, sizeof(sysfs), SYSFS_DEVICES "/%s", name);
-	assert(rc == 0);
-	if (rc == 0 && access(sysfs, F_OK) == 0)
+	if (vfe_pci_is_kernel(bdf))
 		return vfe_str_copy(path, size, "");
 
+	vfe_bdf_format(bdf, name);
+	rc = pci_sysfs_path(sysfs, name, "");
+	assert(rc == 0);
 	rc = vfe_str_format(path, size, "%s/%s.sock", vfio_user_dir, name);
 	if (rc < 0) {
 		if (size > 0)

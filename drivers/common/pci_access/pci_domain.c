@@ -72,18 +72,25 @@ vfe_pci_domain_destroy(struct vfe_pci_domain *d)
 	free(d);
 }
 
+/* Can the address space of @dev be changed through it? */
+static bool
+space_reachable(const struct vfe_pci_dev *dev)
+{
+	return dev->ops->kernel_space || dev->ops->error(dev) == 0;
+}
+
 /* Is @dev the live member through which its address space is changed? */
 static bool
 represents_space(const struct vfe_pci_domain *d, const struct vfe_pci_dev *dev)
 {
 	const struct vfe_pci_dev *m;
 
-	if (dev->ops->error(dev) != 0)
+	if (!space_reachable(dev))
 		return false;
 	TAILQ_FOREACH (m, &d->members, next) {
 		if (m == dev)
 			return true;
-		if (m->space == dev->space && m->ops->error(m) == 0)
+		if (m->space == dev->space && space_reachable(m))
 			return false;
 	}
 	return true;
@@ -109,7 +116,7 @@ unmap_until(struct vfe_pci_domain *d, struct vfe_pci_dev *dev, const struct doma
 	int rc;
 
 	TAILQ_FOREACH (m, &d->maps, next) {
-		if (m == end || dev->ops->error(dev) != 0)
+		if (m == end || !space_reachable(dev))
 			return;
 		rc = dev->ops->dma_unmap(dev, m->dma.iova, m->dma.size, NULL);
 		if (rc < 0)
@@ -290,21 +297,45 @@ lose_space(struct vfe_pci_domain *d, const struct vfe_pci_dev *dev, int neg_errn
 	return n;
 }
 
-static unsigned int
-map_members(struct vfe_pci_domain *d, const struct vfe_pci_dma *dma, struct vfe_error *err)
+/* Take @dma back from the members before @end (NULL = all). */
+static void
+unmap_members(
+	struct vfe_pci_domain *d, const struct vfe_pci_dma *dma, const struct vfe_pci_dev *end)
 {
 	struct vfe_pci_dev *dev;
-	unsigned int lost = 0;
+	int rc;
+
+	TAILQ_FOREACH (dev, &d->members, next) {
+		if (dev == end)
+			return;
+		if (!represents_space(d, dev))
+			continue;
+		rc = dev->ops->dma_unmap(dev, dma->iova, dma->size, NULL);
+		if (rc < 0)
+			lose_space(d, dev, rc);
+	}
+}
+
+/* 0, or what a kernel says that does not take the mapping; nobody has it then. */
+static int
+map_members(struct vfe_pci_domain *d, const struct vfe_pci_dma *dma, unsigned int *ret_lost,
+	struct vfe_error *err)
+{
+	struct vfe_pci_dev *dev;
 	int rc;
 
 	TAILQ_FOREACH (dev, &d->members, next) {
 		if (!represents_space(d, dev))
 			continue;
 		rc = dev->ops->dma_map(dev, dma, err);
+		if (rc < 0 && dev->ops->kernel_space) {
+			unmap_members(d, dma, dev);
+			return vfe_error_prefix(err, rc, "%s", dev->name);
+		}
 		if (rc < 0)
-			lost += lose_space(d, dev, rc);
+			*ret_lost += lose_space(d, dev, rc);
 	}
-	return lost;
+	return 0;
 }
 
 int
@@ -320,27 +351,15 @@ vfe_pci_domain_map(struct vfe_pci_domain *d, const struct vfe_pci_dma *dma, unsi
 		return rc;
 	pthread_mutex_lock(&d->lock);
 	rc = insert_map(d, dma, &m, err);
-	if (rc == 0)
-		lost = map_members(d, &m->dma, err);
+	if (rc == 0) {
+		rc = map_members(d, &m->dma, &lost, err);
+		if (rc < 0)
+			map_free(d, m);
+	}
 	pthread_mutex_unlock(&d->lock);
 	if (ret_lost != NULL)
 		*ret_lost = lost;
 	return rc;
-}
-
-static void
-unmap_members(struct vfe_pci_domain *d, const struct vfe_pci_dma *dma)
-{
-	struct vfe_pci_dev *dev;
-	int rc;
-
-	TAILQ_FOREACH (dev, &d->members, next) {
-		if (!represents_space(d, dev))
-			continue;
-		rc = dev->ops->dma_unmap(dev, dma->iova, dma->size, NULL);
-		if (rc < 0)
-			lose_space(d, dev, rc);
-	}
 }
 
 int
@@ -354,7 +373,7 @@ vfe_pci_domain_unmap(struct vfe_pci_domain *d, uint64_t iova, uint64_t size, str
 			break;
 	}
 	if (m != NULL) {
-		unmap_members(d, &m->dma);
+		unmap_members(d, &m->dma, NULL);
 		map_free(d, m);
 	}
 	pthread_mutex_unlock(&d->lock);

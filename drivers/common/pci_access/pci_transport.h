@@ -25,6 +25,12 @@ struct vfe_pci_ops {
 	/* Events of poll(2) on lost_fd() that mean that the device is lost. */
 	uint32_t lost_events;
 
+	/*
+	 * The kernel keeps the address space: mappings are made and taken back also when the device
+	 * is lost, and a map that fails changes nothing.
+	 */
+	bool kernel_space;
+
 	/* Release everything; the device is detached and its interrupts are off. */
 	void (*close)(struct vfe_pci_dev *dev);
 
@@ -60,7 +66,8 @@ struct vfe_pci_ops {
 	/*
 	 * Enter the DMA address space of @peer, a member of the same domain and transport, or one
 	 * of its own when @peer is NULL or will not do. Returns 1 when it shares the mappings of
-	 * @peer, 0 when it has its own (empty) space. NULL op = always its own.
+	 * @peer, 0 when it has its own (empty) space. NULL op = always its own. Called with @peer
+	 * NULL for a device that is opened without a domain. When it fails the device is lost.
 	 */
 	int (*attach)(struct vfe_pci_dev *dev, struct vfe_pci_dev *peer, struct vfe_error *err);
 	void (*detach)(struct vfe_pci_dev *dev); /* may be NULL */
@@ -88,6 +95,10 @@ struct vfe_pci_dev {
 
 /* The vfio-user transport. */
 int vfe_pci_vfio_user_open(
+	const struct vfe_pci_open_cfg *cfg, struct vfe_pci_dev **ret, struct vfe_error *err);
+
+/* The kernel transport: a function that a VFIO driver has. Usable after ops->attach(). */
+int vfe_pci_vfio_open(
 	const struct vfe_pci_open_cfg *cfg, struct vfe_pci_dev **ret, struct vfe_error *err);
 
 /* Set the text "lost (...)" and return -ENODEV if the device is lost, else 0. */

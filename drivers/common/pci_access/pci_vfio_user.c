@@ -10,28 +10,13 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "pci_map.h"
 #include "pci_transport.h"
-#include "vfe_sigbus.h"
 #include "vfe_vfio_user_client.h"
-
-enum {
-	MAP_PAGE = 4096,
-	MAP_MAX_SIZE = 64 << 20, /* larger areas are not mapped but reached by message */
-};
-
-/* One mapped area of a BAR; lives until the device is closed. */
-struct vfu_map {
-	struct vfu_map *next;
-	uint64_t off; /* in the BAR */
-	uint64_t size;
-	uint8_t *va;
-};
 
 struct vfu_io_fds {
 	struct vfe_vfu_io_fd *fds;
@@ -44,10 +29,8 @@ struct vfu_dev {
 	uint32_t flags; /* VFE_VFU_DEVICE_F_* */
 	struct vfe_vfu_region bars[VFE_PCI_NR_BARS];
 
-	pthread_mutex_t lock; /* serialises making of maps; never held across a message */
-	_Atomic(struct vfu_map *) maps[VFE_PCI_NR_BARS];
+	struct pci_maps maps;
 	_Atomic(struct vfu_io_fds *) io[VFE_PCI_NR_BARS]; /* asked for once */
-	atomic_bool tripped;                              /* a mapped file has shrunk */
 };
 
 static struct vfu_dev *
@@ -92,27 +75,15 @@ find_area(const struct vfe_vfu_region *r, uint64_t off, uint32_t len)
 	return NULL;
 }
 
-static struct vfu_map *
-find_map(struct vfu_dev *d, unsigned int bar, uint64_t off, uint32_t len)
-{
-	struct vfu_map *m = atomic_load_explicit(&d->maps[bar], memory_order_acquire);
-
-	for (; m != NULL; m = m->next) {
-		if (off >= m->off && vfe_range_inside(off - m->off, len, m->size))
-			return m;
-	}
-	return NULL;
-}
-
 /* Can @area be mapped as it is? Its numbers are the server's. */
 static int
 check_area(const struct vfe_vfu_region *r, const struct vfe_vfu_area *area, struct vfe_error *err)
 {
 	int64_t file_size = vfe_fd_size(r->fd);
 
-	if (area->size > MAP_MAX_SIZE || area->size == 0)
+	if (area->size > PCI_MAP_MAX_SIZE || area->size == 0)
 		return -EFBIG;
-	if (!vfe_is_aligned(r->offset | area->offset | area->size, MAP_PAGE) ||
+	if (!vfe_is_aligned(r->offset | area->offset | area->size, PCI_MAP_PAGE) ||
 		!vfe_range_inside(area->offset, area->size, r->size))
 		return vfe_error_set(err, -EPROTO,
 			"mappable area of 0x%llx bytes at 0x%llx is not page aligned or not in "
@@ -126,66 +97,28 @@ check_area(const struct vfe_vfu_region *r, const struct vfe_vfu_area *area, stru
 	return 0;
 }
 
-static int
-make_map_locked(struct vfu_dev *d, unsigned int bar, const struct vfe_vfu_area *area,
-	struct vfu_map **ret, struct vfe_error *err)
-{
-	const struct vfe_vfu_region *r = &d->bars[bar];
-	struct vfu_map *m;
-	int rc;
-
-	rc = check_area(r, area, err);
-	if (rc < 0)
-		return rc;
-	m = calloc(1, sizeof(*m));
-	if (m == NULL)
-		return -ENOMEM;
-	m->off = area->offset;
-	m->size = area->size;
-	m->va = mmap(NULL, area->size, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd,
-		(off_t)(r->offset + area->offset));
-	if (m->va == MAP_FAILED) {
-		rc = -errno;
-		goto err_free;
-	}
-	rc = vfe_sigbus_guard(m->va, m->size, &d->tripped);
-	if (rc < 0)
-		goto err_unmap;
-	m->next = atomic_load_explicit(&d->maps[bar], memory_order_relaxed);
-	atomic_store_explicit(&d->maps[bar], m, memory_order_release);
-	*ret = m;
-	return 0;
-
-err_unmap:
-	munmap(m->va, m->size);
-err_free:
-	free(m);
-	return rc;
-}
-
 /*
  * The mapping that holds [@off, @off + @len), made now if the server allows; NULL when there is
  * none and messages must do. -EPROTO when the server's numbers contradict themselves.
  */
 static int
-get_map(struct vfu_dev *d, unsigned int bar, uint64_t off, uint32_t len, struct vfu_map **ret,
+get_map(struct vfu_dev *d, unsigned int bar, uint64_t off, uint32_t len, struct pci_map **ret,
 	struct vfe_error *err)
 {
+	const struct vfe_vfu_region *r = &d->bars[bar];
 	const struct vfe_vfu_area *area;
-	int rc = 0;
+	int rc;
 
-	*ret = find_map(d, bar, off, len);
+	*ret = pci_maps_find(&d->maps, bar, off, len);
 	if (*ret != NULL)
 		return 0;
-	area = find_area(&d->bars[bar], off, len);
+	area = find_area(r, off, len);
 	if (area == NULL)
 		return 0;
-
-	pthread_mutex_lock(&d->lock);
-	*ret = find_map(d, bar, off, len);
-	if (*ret == NULL)
-		rc = make_map_locked(d, bar, area, ret, err);
-	pthread_mutex_unlock(&d->lock);
+	rc = check_area(r, area, err);
+	if (rc == 0)
+		pci_maps_get(&d->maps, bar, area->offset, area->size, r->fd,
+			r->offset + area->offset, ret);
 	if (rc == -EPROTO)
 		vfe_error_prefix(err, rc, "BAR %u", bar);
 	return rc == -EPROTO ? rc : 0;
@@ -194,64 +127,10 @@ get_map(struct vfu_dev *d, unsigned int bar, uint64_t off, uint32_t len, struct 
 static int
 check_tripped(struct vfu_dev *d)
 {
-	if (vfe_likely(!atomic_load_explicit(&d->tripped, memory_order_acquire)))
+	if (vfe_likely(!atomic_load_explicit(&d->maps.tripped, memory_order_acquire)))
 		return 0;
 	vfe_vfu_client_abort(d->client, -EFAULT);
 	return -ENODEV;
-}
-
-static void
-mapped_read(const void *addr, void *buf, uint32_t len)
-{
-	union {
-		uint8_t u8;
-		uint16_t u16;
-		uint32_t u32;
-		uint64_t u64;
-	} v;
-
-	switch (len) {
-	case 1:
-		v.u8 = __atomic_load_n((const uint8_t *)addr, __ATOMIC_ACQUIRE);
-		break;
-	case 2:
-		v.u16 = __atomic_load_n((const uint16_t *)addr, __ATOMIC_ACQUIRE);
-		break;
-	case 4:
-		v.u32 = __atomic_load_n((const uint32_t *)addr, __ATOMIC_ACQUIRE);
-		break;
-	default:
-		v.u64 = __atomic_load_n((const uint64_t *)addr, __ATOMIC_ACQUIRE);
-		break;
-	}
-	memcpy(buf, &v, len);
-}
-
-static void
-mapped_write(void *addr, const void *buf, uint32_t len)
-{
-	union {
-		uint8_t u8;
-		uint16_t u16;
-		uint32_t u32;
-		uint64_t u64;
-	} v;
-
-	memcpy(&v, buf, len);
-	switch (len) {
-	case 1:
-		__atomic_store_n((uint8_t *)addr, v.u8, __ATOMIC_RELEASE);
-		break;
-	case 2:
-		__atomic_store_n((uint16_t *)addr, v.u16, __ATOMIC_RELEASE);
-		break;
-	case 4:
-		__atomic_store_n((uint32_t *)addr, v.u32, __ATOMIC_RELEASE);
-		break;
-	default:
-		__atomic_store_n((uint64_t *)addr, v.u64, __ATOMIC_RELEASE);
-		break;
-	}
 }
 
 /* --- registers --- */
@@ -277,7 +156,7 @@ vfu_bar_read(struct vfe_pci_dev *dev, unsigned int bar, uint64_t off, void *buf,
 	struct vfe_error *err)
 {
 	struct vfu_dev *d = to_vfu(dev);
-	struct vfu_map *m;
+	struct pci_map *m;
 	int rc;
 
 	rc = get_map(d, bar, off, len, &m, err);
@@ -285,7 +164,7 @@ vfu_bar_read(struct vfe_pci_dev *dev, unsigned int bar, uint64_t off, void *buf,
 		return rc;
 	if (m == NULL)
 		return vfe_vfu_client_region_read(d->client, bar, off, buf, len, err);
-	mapped_read(m->va + (off - m->off), buf, len);
+	pci_map_read(m, off, buf, len);
 	return check_tripped(d);
 }
 
@@ -294,7 +173,7 @@ vfu_bar_write(struct vfe_pci_dev *dev, unsigned int bar, uint64_t off, const voi
 	uint32_t len, struct vfe_error *err)
 {
 	struct vfu_dev *d = to_vfu(dev);
-	struct vfu_map *m;
+	struct pci_map *m;
 	int rc;
 
 	rc = get_map(d, bar, off, len, &m, err);
@@ -302,7 +181,7 @@ vfu_bar_write(struct vfe_pci_dev *dev, unsigned int bar, uint64_t off, const voi
 		return rc;
 	if (m == NULL)
 		return vfe_vfu_client_region_write(d->client, bar, off, buf, len, err);
-	mapped_write(m->va + (off - m->off), buf, len);
+	pci_map_write(m, off, buf, len);
 	return check_tripped(d);
 }
 
@@ -347,7 +226,7 @@ vfu_doorbell_get(struct vfe_pci_dev *dev, struct vfe_pci_doorbell *db, struct vf
 	struct vfu_dev *d = to_vfu(dev);
 	const struct vfe_vfu_region *r = &d->bars[db->bar];
 	struct vfu_io_fds *io;
-	struct vfu_map *m;
+	struct pci_map *m;
 	uint32_t i;
 	int rc;
 
@@ -357,8 +236,8 @@ vfu_doorbell_get(struct vfe_pci_dev *dev, struct vfe_pci_doorbell *db, struct vf
 	if (m != NULL) {
 		db->addr = m->va + (db->off - m->off);
 		db->map_fd = r->fd;
-		db->map_offset = r->offset + (db->off & ~(uint64_t)(MAP_PAGE - 1));
-		db->map_size = MAP_PAGE;
+		db->map_offset = r->offset + (db->off & ~(uint64_t)(PCI_MAP_PAGE - 1));
+		db->map_size = PCI_MAP_PAGE;
 		return 0;
 	}
 	rc = get_io_fds(d, db->bar, &io, err);
@@ -435,16 +314,10 @@ vfu_close(struct vfe_pci_dev *dev)
 {
 	struct vfu_dev *d = to_vfu(dev);
 	struct vfu_io_fds *io;
-	struct vfu_map *m;
 	unsigned int i;
 
+	pci_maps_fini(&d->maps);
 	for (i = 0; i < VFE_PCI_NR_BARS; i++) {
-		while ((m = atomic_load(&d->maps[i])) != NULL) {
-			atomic_store(&d->maps[i], m->next);
-			vfe_sigbus_unguard(m->va);
-			munmap(m->va, m->size);
-			free(m);
-		}
 		io = atomic_load(&d->io[i]);
 		if (io != NULL)
 			vfe_vfu_io_fds_free(io->fds, io->n);
@@ -452,7 +325,6 @@ vfu_close(struct vfe_pci_dev *dev)
 		vfe_vfu_region_fini(&d->bars[i]);
 	}
 	vfe_vfu_client_close(d->client);
-	pthread_mutex_destroy(&d->lock);
 	free(d);
 }
 
@@ -545,7 +417,7 @@ vfe_pci_vfio_user_open(
 		return vfe_error_set(err, -ENOMEM, "no memory for a PCI device");
 	d->pci.ops = &vfu_ops;
 	vfe_bdf_format(&cfg->bdf, d->pci.name);
-	pthread_mutex_init(&d->lock, NULL);
+	pci_maps_init(&d->maps);
 	for (i = 0; i < VFE_PCI_NR_BARS; i++)
 		d->bars[i].fd = -1;
 

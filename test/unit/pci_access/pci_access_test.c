@@ -123,18 +123,6 @@ test_open_without_socket_names_the_path(void **state)
 }
 
 static void
-test_open_of_a_kernel_function_is_not_supported(void **state)
-{
-	struct vfe_pci_open_cfg cfg = {.bdf = {0, 0xaf, 0, 2}};
-	struct env *e = *state;
-
-	assert_int_equal(vfe_pci_open(&cfg, &e->dev, &e->err), -ENOTSUP);
-	assert_non_null(strstr(e->err.text, BDF));
-	cfg.vfio_user_path = "";
-	assert_int_equal(vfe_pci_open(&cfg, &e->dev, &e->err), -ENOTSUP);
-}
-
-static void
 test_open_twice_is_busy(void **state)
 {
 	struct env *e = *state;
@@ -880,7 +868,6 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		OPENED(test_open_learns_the_layout),
 		CLOSED(test_open_without_socket_names_the_path),
-		CLOSED(test_open_of_a_kernel_function_is_not_supported),
 		OPENED(test_open_twice_is_busy),
 		CLOSED(test_open_refuses_a_strange_configuration_space),
 		CLOSED(test_open_and_close_leave_no_fd),

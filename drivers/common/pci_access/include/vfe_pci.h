@@ -27,21 +27,39 @@ struct vfe_pci_ops; /* a transport; private */
 
 /* --- opening --- */
 
+/* A kernel function that somebody else has opened; all three are needed. */
+struct vfe_pci_vfio_fds {
+	int container;
+	int group; /* in the container */
+	int device;
+};
+
 struct vfe_pci_open_cfg {
 	struct vfe_bdf bdf;
 	const char *vfio_user_path; /* socket of the function; NULL = kernel function */
 	uint32_t timeout_ms;        /* of one transport command; 0 = default */
 
 	/*
+	 * Of kernel functions. The token is a UUID that PF and VFs share, NULL = none. Given fds
+	 * are duplicated and used as they are: the function is not reset, its mappings and
+	 * interrupts stay, and it shares them with no other that is opened here.
+	 */
+	const char *vf_token;
+	const struct vfe_pci_vfio_fds *vfio_fds; /* NULL = open it */
+
+	/*
 	 * Attach the device to this domain as part of opening it, NULL = later or never. Kernel
-	 * VFIO cannot move a function that is open to another domain: name it here if it is known.
+	 * VFIO cannot move a function that is open to another domain, and gives one that is opened
+	 * without a domain an address space of its own: name it here if it is known.
 	 */
 	struct vfe_pci_domain *domain;
 };
 
 /*
- * Open the function. *@ret is owned by the caller. Texts name the path and the remedy.
- * Returns 0, -ENOENT, -ECONNREFUSED, -EBUSY, -ENOTSUP (no transport), -EPROTO, -ETIMEDOUT.
+ * Open the function. *@ret is owned by the caller. Texts name the path and the remedy. The kernel
+ * resets its functions on this occasion; a busy one is tried again until the timeout.
+ * Returns 0, -ENOENT, -ECONNREFUSED, -EBUSY, -ENODEV (no driver or IOMMU), -EPERM (its IOMMU group
+ * is not all ours), -EACCES (VF token), -ENOTSUP, -EPROTO, -ETIMEDOUT.
  */
 int
 vfe_pci_open(const struct vfe_pci_open_cfg *cfg, struct vfe_pci_dev **ret, struct vfe_error *err);
@@ -151,8 +169,8 @@ enum {
 struct vfe_pci_dma {
 	uint64_t iova; /* page aligned, as everything here */
 	uint64_t size; /* bytes */
-	void *va;      /* in this process; kernel VFIO maps by address */
-	int fd;        /* vfio-user maps by fd and offset; duplicated, stays the caller's */
+	void *va; /* in this process, until unmapped; NULL = kernel VFIO maps the fd for itself */
+	int fd;   /* vfio-user maps by fd and offset; duplicated, stays the caller's */
 	uint64_t fd_offset;
 	uint32_t prot; /* VFE_PCI_DMA_* */
 };
@@ -167,14 +185,18 @@ int vfe_pci_domain_create(struct vfe_pci_domain **ret, struct vfe_error *err);
 /* No device may be attached any more. */
 void vfe_pci_domain_destroy(struct vfe_pci_domain *domain);
 
-/* A device is in one domain at most. On failure nothing stays mapped for it. */
+/*
+ * A device is in one domain at most. On failure nothing stays mapped for it. Detaching a kernel
+ * function, or failing to attach it, releases it: it can then only be closed, and be opened anew.
+ */
 int vfe_pci_domain_attach(
 	struct vfe_pci_domain *domain, struct vfe_pci_dev *dev, struct vfe_error *err);
 void vfe_pci_domain_detach(struct vfe_pci_domain *domain, struct vfe_pci_dev *dev);
 
 /*
  * Map for all members. -EEXIST when it overlaps a mapping. When a member fails it is lost (its
- * own failure, the mapping stands for the others); *@ret_lost counts those and may be NULL.
+ * own failure, the mapping stands for the others); *@ret_lost counts those and may be NULL. When
+ * the kernel refuses (reserved addresses, limits) nobody is lost and nothing is mapped.
  */
 int vfe_pci_domain_map(struct vfe_pci_domain *domain, const struct vfe_pci_dma *dma,
 	unsigned int *ret_lost, struct vfe_error *err);
@@ -192,6 +214,27 @@ int vfe_pci_domain_unmap(
  */
 int vfe_pci_find(const struct vfe_bdf *bdf, const char *vfio_user_dir, char *path, size_t size,
 	struct vfe_error *err);
+
+/* Does the kernel know the function, whatever driver it has? */
+bool vfe_pci_is_kernel(const struct vfe_bdf *bdf);
+
+/*
+ * PF and number (0-based) of a VF of the kernel. -ENOENT when the kernel does not know the
+ * function, -ENODEV when it is no VF.
+ */
+int vfe_pci_vf_parent(
+	const struct vfe_bdf *vf, struct vfe_bdf *ret_pf, int *ret_index, struct vfe_error *err);
+
+/*
+ * Have the kernel create @n VFs of @pf, and bind them to vfio-pci before another driver sees them.
+ * The PF must be bound to vfio-pci. Returns 1, 0 when it has @n VFs already, or an error that
+ * leaves no VF behind: -ERANGE, -EBUSY (it has another number of them), -ENOENT (vfio-pci may not),
+ * -ENOTSUP. Blocks for as long as the kernel takes.
+ */
+int vfe_pci_vfs_create(const struct vfe_bdf *pf, unsigned int n, struct vfe_error *err);
+
+/* Remove all VFs of @pf. */
+int vfe_pci_vfs_destroy(const struct vfe_bdf *pf, struct vfe_error *err);
 
 /* SR-IOV view of a PF, from its extended capability; all zero when it has none. */
 struct vfe_pci_sriov {
