@@ -40,6 +40,12 @@ F_PUSH_BYTEMAP = 47
 F_PULL_BITMAP = 48
 F_PULL_BYTEMAP = 49
 
+PUSH_BITMAP = 1
+PUSH_BYTEMAP = 2
+PULL_BITMAP = 3
+PULL_BYTEMAP = 4
+MODES = {'push_bitmap': 1, 'push_bytemap': 2, 'pull_bitmap': 3, 'pull_bytemap': 4}
+
 TLV_COMMON = 0
 TLV_DEV_CFG = 1
 TLV_QUEUE = 2
@@ -140,3 +146,72 @@ def decode_fields(blob):
         fields.append((kind, value))
         at += 8 + size
     return fields
+
+
+class Tracker:
+    """Dirty page tracking of one range of a VF through the admin queue `pf` of its PF."""
+
+    def __init__(self, pf, vdev, mode, addr, length, page=4096):
+        self.pf, self.vdev, self.mode = pf, vdev, mode
+        self.addr, self.length, self.page = addr, length, page
+        self.pages = -(-length // page)
+        self.bytes = self.pages if mode in (PUSH_BYTEMAP, PULL_BYTEMAP) else -(-self.pages // 8)
+        self.map = pf.mem.alloc(self.bytes, 8) if mode in (PUSH_BITMAP, PUSH_BYTEMAP) else None
+
+    def start(self, sges=None):
+        """START_TRACK; returns the status. `sges` are (address, length) of a pushed map."""
+        if self.map is not None:
+            if sges is None:
+                sges = [(self.map, self.bytes)]
+                self.pf.mem.write(self.map, bytes(self.bytes))
+        data = struct.pack('<HHIQQ', self.vdev, self.mode, self.page, self.addr, self.length)
+        # reserved bytes carry whatever was there
+        data += b''.join(struct.pack('<QII', at, size, 0xdeadbeef) for at, size in sges or [])
+        return self.pf.command(CLASS_DIRTY, TRACK_START, data)[0]
+
+    def stop(self, addr=None):
+        """STOP_TRACK; returns the status."""
+        return self.pf.command(CLASS_DIRTY, TRACK_STOP, struct.pack(
+            '<H6xQ', self.vdev, self.addr if addr is None else addr))[0]
+
+    def pending(self):
+        """GET_MAP_PENDING_BYTES; returns (status, bytes)."""
+        status, out = self.pf.command(CLASS_DIRTY, TRACK_PENDING,
+                                      struct.pack('<H6xQ', self.vdev, self.addr), out=8)
+        return status, struct.unpack('<Q', out)[0]
+
+    def report(self, offset, length, room=None):
+        """REPORT_MAP; returns (status, bytes)."""
+        return self.pf.command(CLASS_DIRTY, TRACK_REPORT, struct.pack(
+            '<H6xQQQ', self.vdev, offset, length, self.addr),
+            out=length if room is None else room)
+
+    def _take_map(self):
+        if self.map is None:
+            status, size = self.pending()
+            assert status == OK and size <= self.bytes, (status, size)
+            raw = b''
+            while len(raw) < size:
+                status, part = self.report(len(raw), min(size - len(raw), 32768))
+                assert status == OK, status
+                raw += part
+            return raw
+        return self.pf.mem.read(self.map, self.bytes)
+
+    def take(self):
+        """
+        The set of dirty pages, as addresses divided by the page size. Pulled, they are forgotten;
+        a pushed map keeps them, as Python has no atomic exchange: see clear().
+        """
+        raw = self._take_map()
+        first = self.addr // self.page
+        if self.mode in (PUSH_BYTEMAP, PULL_BYTEMAP):
+            assert set(raw) <= {0, 1}, 'a byte of a bytemap is 0 or 1'
+            return {first + i for i, byte in enumerate(raw) if byte}
+        return {first + 8 * i + bit for i, byte in enumerate(raw) for bit in range(8)
+                if byte >> bit & 1}
+
+    def clear(self):
+        """Clean a pushed map; only while the device stands still."""
+        if self.map is not None:
+            self.pf.mem.write(self.map, bytes(self.bytes))
