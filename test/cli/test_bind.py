@@ -207,6 +207,14 @@ def use_vlan(host):
     FakePci.link(host.sysfs, os.path.join(host.add_interface(NIC, 'eth0'), 'upper_eth0.7'))
 
 
+def use_namespace(host):
+    os.makedirs(host.path(NIC, 'virtio0', 'net'))
+
+
+def use_namespace_of_other_driver(host):
+    os.makedirs(host.path(NIC, 'net'))
+
+
 def use_mount(host):
     host.add_disk(NIC, 'vda', '254:0')
     host.add_disk(NIC, 'vda', '254:1', part='vda1')
@@ -234,6 +242,8 @@ def use_volume(host):
     (use_address6, 'eth0 is up and has an address'),
     (use_bridge_port, 'eth0 is part of a bridge'),
     (use_vlan, 'eth0 is part of a bridge'),
+    (use_namespace, 'its interface is in another network namespace'),
+    (use_namespace_of_other_driver, 'its interface is in another network namespace'),
     (use_mount, 'vda1 is mounted on /srv'),
     (use_mount_of_btrfs, 'vda is mounted on /srv'),
     (use_swap, 'vda is swap'),

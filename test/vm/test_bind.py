@@ -75,6 +75,28 @@ def test_interface_in_use_is_refused(vm, setup, words):
     vm.down(NET[1])
 
 
+def test_pair_talks_and_a_namespace_is_in_use(vm, at_vfio):
+    """One of the pair in a network namespace, or its kernel would not use the wire."""
+    at_vfio(*PAIR)
+    vm.bind('-u', *PAIR)
+    other = vm.interface(PAIR[1])
+    pid = vm.run('unshare -n sleep 100 >/dev/null 2>&1 & echo $!').strip()
+    try:
+        vm.run('until [ $(readlink /proc/%s/ns/net) != $(readlink /proc/self/ns/net) ]; do '
+               'sleep 0.1; done; ip link set %s netns %s' % (pid, other, pid), 10)
+        vm.run('nsenter -t %s -n sh -c "ip addr add 10.8.0.2/24 dev %s; ip link set %s up"'
+               % (pid, other, other))
+        vm.up(PAIR[0], '10.8.0.1/24')
+        vm.ping('10.8.0.2')
+        status, output = vm.bind('-b', 'vfio-pci', PAIR[1], check=False)
+        assert status == 1
+        assert 'another network namespace' in output
+        vm.down(PAIR[0])
+    finally:
+        vm.run('kill %s; until ls -d /sys/bus/pci/devices/%s/virtio*/net/eth* 2>/dev/null; do '
+               'sleep 0.1; done' % (pid, PAIR[1]), 10)
+
+
 def test_swap_is_refused(vm):
     vm.run('mkswap /dev/vda && swapon /dev/vda')
     status, output = vm.bind('-b', 'vfio-pci', BLK, check=False)
