@@ -90,9 +90,10 @@ class Vm(Guest):
         self.run('ip addr flush dev %s; ip link set %s down' % (ifname, ifname))
 
     def faults(self):
-        """How often the IOMMU has stopped each function's DMA, as far as the kernel told."""
-        found = re.findall(r'DMAR: .*Request device \[([0-9a-f:.]+)\]', self.run('dmesg'))
-        return {'0000:' + bdf: found.count(bdf) for bdf in found}
+        """Function and address of the DMA that the IOMMU has stopped, as the kernel told."""
+        found = re.findall(r'DMAR: .*Request device \[([0-9a-f:.]+)\] fault addr (0x[0-9a-f]+)',
+                           self.run('dmesg'))
+        return {('0000:' + bdf, int(address, 16)) for bdf, address in found}
 
     def check_order(self):
         """A test has left everything as it was."""
