@@ -247,6 +247,7 @@ def test_packet_and_kick_of_the_time_between_are_not_lost(make_host, memory):
 def test_first_interrupt_with_event_index(make_host, memory):
     """The guest waits for the interrupt of the next buffer, and it comes."""
     source, destination = make_host(), make_host()
+
     def with_event_idx(host, like=None):
         g = Guest(host, mem=memory, like=like)
         g.front_end.features |= 1 << vh.RING_EVENT_IDX

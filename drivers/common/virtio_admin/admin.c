@@ -86,6 +86,7 @@ struct vfe_admin {
 	int timer_fd;
 	struct vfe_admin_caps caps; /* owned by the processing thread */
 	atomic_int error;           /* -errno once the queue has failed */
+	atomic_uint_least64_t retries;
 
 	/* protects all below; never held across a wait or a callback */
 	pthread_mutex_t lock;
@@ -622,6 +623,7 @@ retry_locked(struct vfe_admin *a, uint64_t now)
 		if (now < c->retry_ns)
 			continue;
 		TAILQ_REMOVE(&a->resting, c, next);
+		atomic_fetch_add(&a->retries, 1);
 		post_locked(a, c);
 		posted = true;
 	}
@@ -714,6 +716,12 @@ vfe_admin_next_deadline(const struct vfe_admin *a, struct vfe_deadline *ret)
 		return false;
 	*ret = (struct vfe_deadline){at};
 	return true;
+}
+
+uint64_t
+vfe_admin_retries(const struct vfe_admin *admin)
+{
+	return atomic_load(&admin->retries);
 }
 
 int

@@ -231,6 +231,7 @@ vfe_vdpa_pf_list(struct vfe_vdpa_pf_info *ret, size_t max)
 			info->nr_vfs = (uint16_t)pf->nr_vfs;
 			info->device_features = pf->device_features;
 			info->admin_commands = atomic_load(&pf->commands);
+			info->admin_retries = atomic_load(&pf->retries);
 			info->admin_errors = atomic_load(&pf->errors);
 		}
 		n++;

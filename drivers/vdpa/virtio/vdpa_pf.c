@@ -50,6 +50,7 @@ pf_detach(struct vdpa_pf *pf)
 	vdpa_watch_remove(&pf->admin_watch);
 	vdpa_timer_cancel(&pf->timer);
 	pf->admin = NULL;
+	pf->old_retries = atomic_load(&pf->retries);
 	vfe_admin_destroy(admin);
 }
 
@@ -76,6 +77,7 @@ pf_process(struct vdpa_pf *pf)
 	if (pf->admin == NULL)
 		return;
 	vfe_admin_process(pf->admin);
+	atomic_store(&pf->retries, pf->old_retries + vfe_admin_retries(pf->admin));
 	if (vfe_pci_error(pf->pci) != 0)
 		pf_lost(pf, "the connection to the device has failed");
 	else if (vfe_admin_error(pf->admin) != 0)

@@ -86,6 +86,8 @@ struct vdpa_pf {
 	uint16_t device_id;
 	atomic_uint_least64_t commands;
 	atomic_uint_least64_t errors;
+	atomic_uint_least64_t retries;
+	uint64_t old_retries; /* of admin queues that it had before; reactor */
 };
 
 /* --- virtual functions --- */

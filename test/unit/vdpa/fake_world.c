@@ -614,6 +614,13 @@ vfe_admin_error(const struct vfe_admin *admin)
 	return 0;
 }
 
+uint64_t
+vfe_admin_retries(const struct vfe_admin *admin)
+{
+	(void)admin;
+	return 3;
+}
+
 const struct vfe_admin_caps *
 vfe_admin_caps(const struct vfe_admin *admin)
 {

@@ -390,6 +390,7 @@ test_device_that_is_busy_for_ever(void **state)
 	}
 	assert_int_equal(e->results[0].status, -EIO);
 	assert_true(vfe_clock_ns() - begin >= 300000000u);
+	assert_int_equal(vfe_admin_retries(e->admin), tries - 1);
 	assert_in_range(tries, 2, 7); /* at 0, 10, 30, 70, 150, 310 ms, give or take */
 	assert_false(readable(e));
 

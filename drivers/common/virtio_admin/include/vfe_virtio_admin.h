@@ -91,6 +91,9 @@ void vfe_admin_process(struct vfe_admin *admin);
 /* -errno when the queue has failed, else 0. Any thread. */
 int vfe_admin_error(const struct vfe_admin *admin);
 
+/* How often commands were posted again because the device was busy. Any thread. */
+uint64_t vfe_admin_retries(const struct vfe_admin *admin);
+
 /*
  * A completed command. @status: 0; -EIO (the device refused, for good or until the deadline; @err
  * says status and command); -ETIMEDOUT (it never answered); -ENOMEM (the arena is too small);
