@@ -19,7 +19,6 @@ enum {
 	MIN_MTU = 68,
 	MAX_MTU = 9216,
 	MAX_MSIX = 2048,
-	MAX_LATENCY_US = 60000000,
 	IB_DEV_SIZE = 32,
 	ALL_DIRTY_MODES = 0x1e,
 };
@@ -115,10 +114,11 @@ read_backend(const struct json_key *key, const json_t *value, const char *path, 
 	if (rc < 0)
 		return rc;
 	if (strcmp(backend->type, "tap") != 0 && strcmp(backend->type, "loopback") != 0 &&
-		strcmp(backend->type, "null") != 0)
+		strcmp(backend->type, "null") != 0 && strcmp(backend->type, "scribble") != 0)
 		return vfe_error_set(err, -EINVAL,
-			"%s.type: expected \"tap\", \"loopback\" or \"null\", got \"%s\"", path,
-			backend->type);
+			"%s.type: expected \"tap\", \"loopback\", \"null\" or \"scribble\", got "
+			"\"%s\"",
+			path, backend->type);
 	if (backend->name[0] != '\0' && strcmp(backend->type, "tap") != 0)
 		return vfe_error_set(err, -EINVAL, "%s.name: only a tap has a name", path);
 	if (strchr(backend->name, '/') != NULL || strchr(backend->name, '%') != NULL)
@@ -296,9 +296,11 @@ read_software_dpu(const struct json_key *key, const json_t *value, const char *p
 		{"queue_size", json_read_u32, DPU(queue_size), 2, VFE_VIRTIO_QUEUE_MAX_SIZE},
 		{"dirty_modes", read_dirty_modes, DPU(dirty_modes), 0, 0},
 		{"dirty_coarse", json_read_bool, DPU(dirty_coarse), 0, 0},
-		{"admin_latency_us", json_read_u32, DPU(knobs.admin_latency_us), 0, MAX_LATENCY_US},
+		{"admin_latency_us", json_read_u32, DPU(knobs.admin_latency_us), 0,
+			CONFIG_MAX_LATENCY_US},
 		{"dirty_lose_pages", json_read_u32, DPU(knobs.dirty_lose_pages), 0, INT32_MAX},
-		{"reset_latency_us", json_read_u32, DPU(reset_latency_us), 0, MAX_LATENCY_US},
+		{"reset_latency_us", json_read_u32, DPU(reset_latency_us), 0,
+			CONFIG_MAX_LATENCY_US},
 		{"num_msix", json_read_u32, offsetof(struct raw, num_msix), 1, MAX_MSIX},
 		{"pfs", read_pfs, offsetof(struct raw, pfs), 0, 0},
 	};
@@ -427,6 +429,8 @@ set_backend(struct config_function *fn, const struct raw_backend *raw, enum dp_b
 		fn->backend.type = DP_BACKEND_LOOPBACK;
 	else if (strcmp(raw->type, "null") == 0)
 		fn->backend.type = DP_BACKEND_NULL;
+	else if (strcmp(raw->type, "scribble") == 0)
+		fn->backend.type = DP_BACKEND_SCRIBBLE;
 
 	if (raw->name[0] != '\0')
 		snprintf(fn->backend.tap_name, sizeof(fn->backend.tap_name), "%s", raw->name);
@@ -625,6 +629,7 @@ set_defaults(struct raw *raw)
 	raw->vf.qp_num = NONE;
 	raw->num_msix = NONE;
 	config->dirty_modes = ALL_DIRTY_MODES;
+	config->knobs.scribble = true;
 	config->workers = 1;
 	config->queue_size = 256;
 	snprintf(config->dir, sizeof(config->dir), "/run/vfe/pci");

@@ -22,6 +22,7 @@ enum {
 
 	CONFIG_MAX_RPC_PATH = 108,
 	CONFIG_MAX_GROUP = 64,
+	CONFIG_MAX_LATENCY_US = 60000000,
 
 	CONFIG_SF_PF = 1000, /* numbers of the representors, as the user guide has them */
 	CONFIG_SF_VF = 3000,
@@ -62,6 +63,7 @@ struct config_cpus {
 struct config_knobs {
 	uint32_t admin_latency_us; /* each admin command takes so long */
 	uint32_t dirty_lose_pages; /* pages whose number is a multiple are never marked dirty */
+	bool scribble;             /* back ends of this type write */
 };
 
 struct config {

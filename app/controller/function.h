@@ -81,6 +81,9 @@ struct function_type {
 	void (*set_map)(struct function *fn, const struct vfe_iova_map *map);
 	void (*reset)(struct function *fn); /* queues are stopped */
 
+	/* Running again in a state that was restored. May be NULL. */
+	void (*resumed)(struct function *fn);
+
 	/* Tell @watch (NULL: nobody) of all writes to the driver's memory. NULL: cannot. */
 	void (*set_watch)(struct function *fn, const struct vfe_vring_watch *watch);
 
@@ -92,6 +95,9 @@ struct function_type {
 	void (*describe)(struct function *fn, json_t *device);
 	void (*describe_queue)(struct function *fn, uint16_t qid, json_t *queue);
 	unsigned int (*ifindex)(struct function *fn); /* of the representor, 0 = none */
+
+	/* What a back end for tests has written for @pair, NULL: none such. May be NULL itself. */
+	json_t *(*records)(struct function *fn, uint16_t pair);
 
 	int (*modify)(
 		struct function *fn, const struct function_change *change, struct vfe_error *err);
@@ -149,6 +155,7 @@ struct function {
 	/* migration (migrate.c) */
 	struct function_blob save;
 	struct function_blob restore;
+	bool restored;       /* and not running since */
 	struct dirty *dirty; /* dirty.c; NULL: never tracked */
 };
 

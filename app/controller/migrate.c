@@ -61,9 +61,14 @@ run(struct function *vf, struct vfe_error *err)
 		return 0;
 	vf->last_error.text[0] = '\0';
 	rc = function_queues_start(vf, err);
-	if (rc < 0)
+	if (rc < 0) {
 		vfe_vdev_set_quiet(vf->vdev, vf->internal != VFE_ADMIN_VF_INIT);
-	return rc;
+		return rc;
+	}
+	if (vf->restored && vf->type->resumed != NULL)
+		vf->type->resumed(vf);
+	vf->restored = false;
+	return 0;
 }
 
 int
@@ -344,6 +349,7 @@ migrate_restore(
 		return 0;
 
 	rc = decode_and_apply(vf, err);
+	vf->restored = rc == 0;
 	blob_free(blob);
 	return rc;
 }
@@ -353,5 +359,6 @@ migrate_reset(struct function *vf)
 {
 	blob_free(&vf->save);
 	blob_free(&vf->restore);
+	vf->restored = false;
 	vf->internal = VFE_ADMIN_VF_INIT;
 }

@@ -170,6 +170,7 @@ net_create(struct function *fn, struct vfe_vdev_cfg *cfg, struct vfe_error *err)
 	net->config.status = htole16(VFE_NET_S_LINK_UP);
 	net->config.max_virtqueue_pairs = htole16(fn->cfg->qp_num);
 	net->config.mtu = htole16(fn->cfg->mtu);
+	net_announce_init(net);
 	filter_reset(net);
 	net_ctrl_init(net);
 
@@ -196,6 +197,7 @@ net_destroy(struct function *fn)
 
 	if (net == NULL)
 		return;
+	net_announce_stop(net);
 	dp_port_destroy(net->port);
 	free(net);
 	fn->type_data = NULL;
@@ -287,6 +289,7 @@ net_reset(struct function *fn)
 {
 	struct net *net = fn->type_data;
 
+	net_announce_stop(net);
 	net->features = 0;
 	memcpy(net->config.mac, net->mac, sizeof(net->mac));
 	net->config.status &= (uint16_t)~htole16(VFE_NET_S_ANNOUNCE);
@@ -429,6 +432,24 @@ net_ifindex(struct function *fn)
 	return dp_port_ifindex(((struct net *)fn->type_data)->port);
 }
 
+static json_t *
+net_records(struct function *fn, uint16_t pair)
+{
+	struct net *net = fn->type_data;
+	struct dp_record *records;
+	uint32_t i, nr;
+	json_t *array;
+
+	if (dp_port_records(net->port, pair, &records, &nr) < 0)
+		return NULL;
+	array = json_array();
+	for (i = 0; i < nr; i++)
+		json_array_append_new(array, json_pack("[I, I]", (json_int_t)records[i].iova,
+						     (json_int_t)records[i].sequence));
+	free(records);
+	return array;
+}
+
 static int
 net_modify(struct function *fn, const struct function_change *change, struct vfe_error *err)
 {
@@ -475,10 +496,12 @@ const struct function_type net_type = {
 	.set_map = net_set_map,
 	.set_watch = net_set_watch,
 	.reset = net_reset,
+	.resumed = net_announce,
 	.save = net_save,
 	.restore = net_restore,
 	.describe = net_describe,
 	.describe_queue = net_describe_queue,
 	.ifindex = net_ifindex,
+	.records = net_records,
 	.modify = net_modify,
 };

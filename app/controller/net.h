@@ -24,6 +24,9 @@ struct net {
 	bool multicast_overflow;
 	uint16_t pairs; /* in use */
 
+	ev_timer announce; /* next announcement of the address in the network */
+	unsigned int announcements;
+
 	struct ctl_queue ctrl;
 	uint64_t ctrl_commands;
 	uint64_t ctrl_errors;
@@ -37,6 +40,11 @@ uint16_t net_ctrl_qid(const struct net *net);
 /* Hand filter and pairs to the data path. 0 or -errno. */
 int net_apply_filter(struct net *net);
 int net_apply_pairs(struct net *net, struct vfe_error *err);
+
+/* net_announce.c: announce the address, now and twice more soon. */
+void net_announce(struct function *fn);
+void net_announce_init(struct net *net);
+void net_announce_stop(struct net *net);
 
 /* net_ctrl.c */
 void net_ctrl_init(struct net *net);

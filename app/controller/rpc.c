@@ -214,6 +214,8 @@ static const struct vfe_jsonrpc_method methods[] = {
 	{"list", rpc_list},
 	{"query", rpc_query},
 	{"modify", rpc_modify},
+	{"knobs", rpc_knobs},
+	{"records", rpc_records},
 	{NULL, NULL},
 };
 

@@ -42,6 +42,8 @@ struct function *rpc_find(struct dpu *dpu, const struct rpc_selector *sel, struc
 json_t *rpc_describe(struct dpu *dpu, struct function *fn);
 
 void rpc_query(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx);
+void rpc_knobs(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx);
+void rpc_records(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx);
 void rpc_modify(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx);
 
 #endif /* CONTROLLER_RPC_H */

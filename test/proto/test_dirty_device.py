@@ -13,6 +13,7 @@ import pytest
 
 from peers import admin, daemons, virtio
 from peers.admin import Tracker
+from peers.jsonrpc import RpcError
 from peers.memory import PAGE, Memory, make_frame
 from peers.vfio_user import Client, fresh_client
 from peers.virtio import AdminPf, NetDriver
@@ -208,6 +209,8 @@ def test_nothing_is_lost_while_traffic_runs(pf, vf):
 
     rounds = 0
     for _ in range(60):
+        while len(pair.tx.free) < 64:
+            assert pair.tx.wait() is not None
         for _ in range(64):
             pair.send(make_frame(random.randrange(60, 1400)))
         vf.notify(1)
@@ -295,6 +298,129 @@ def test_planted_loss_is_visible(own):
         pf.freeze(VDEV)
         changed = changed_pages(vf.mem, image)
         assert track.take() == {page for page in changed if page % 4} != changed
+
+
+# back end "scribble" and the knobs
+
+
+def records(controller, pair=0):
+    """What the back end says that it has written: {address: sequence}."""
+    reply = controller.rpc('records', {'pf': 0, 'vf': 0, 'pair': pair})
+    return dict(reply['records']), reply['running']
+
+
+def test_scribble_writes_all_posted_pages_until_the_freeze(own):
+    """
+    Nothing but the back end writes to the buffers, so a copy made of dirty pages only is equal to
+    the memory after the freeze, and both are what the list of records says.
+    """
+    controller = own(pfs=[scribbling(0)])
+    with AdminPf(Client(controller.pf_socket)) as pf, \
+            NetDriver(Client(controller.vf_socket(0))) as vf:
+        pf.start()
+        vf.start(size=256)
+        track = Tracker(pf, 1, admin.PULL_BITMAP, 0, vf.mem.end)
+        assert track.start() == admin.OK
+        copy = bytearray(vf.mem.size)
+        for i in range(50):
+            for page in track.take():
+                at = page * PAGE - vf.mem.base
+                copy[at:at + PAGE] = vf.mem.read(page * PAGE, PAGE)
+            if i == 40:
+                pf.freeze(1)
+        written, running = records(controller)
+        assert not running
+        posted = {page for buf in vf.pairs[0].rx_buf
+                  for page in range(buf // PAGE, (buf + 2047) // PAGE + 1)}
+        assert {at // PAGE for at in written} == posted
+        assert len(set(written.values())) == len(written) > 256
+        for at, sequence in written.items():
+            there = struct.pack('<QQ', at, sequence)
+            assert vf.mem.read(at, 16) == there, hex(at)
+            assert copy[at - vf.mem.base:at - vf.mem.base + 16] == there, hex(at)
+        assert vf.pairs[0].rx.used_idx() == 0
+        assert vf.get('device_status') == 0xf
+
+        # the same buffers are taken again; the numbers go on
+        pf.run(1)
+        vf.notify(0)
+        wait_for(lambda: min(records(controller)[0].values(), default=0) > max(written.values()))
+        pf.freeze(1)
+        again, _ = records(controller)
+        assert set(again) == set(written)
+        for at, sequence in again.items():
+            assert vf.mem.read(at, 16) == struct.pack('<QQ', at, sequence)
+
+
+def scribbling(vf):
+    """The PF of the tests with this VF on the back end scribble."""
+    return {'bdf': daemons.Controller.PF, 'type': 'net', 'first_vf': daemons.Controller.FIRST_VF,
+            'vfs': {str(vf): {'backend': {'type': 'scribble'}},
+                    str(1 - vf): {'backend': {'type': 'loopback'}}}}
+
+
+def wait_for(condition, timeout=5.0):
+    deadline = time.monotonic() + timeout * daemons.SLOW
+    while not condition():
+        assert time.monotonic() < deadline, 'waited in vain'
+        time.sleep(0.002)
+
+
+def test_scribble_pauses_and_goes_on(own):
+    controller = own(pfs=[scribbling(0)])
+    with NetDriver(Client(controller.vf_socket(0))) as vf, \
+            NetDriver(Client(controller.vf_socket(1))) as other:
+        vf.start()
+        wait_for(lambda: records(controller)[0])
+        assert controller.rpc('knobs', {'scribble': False})['scribble'] is False
+
+        def buffers():
+            return b''.join(vf.mem.read(buf, 2048) for buf in vf.pairs[0].rx_buf)
+
+        image = buffers()
+        other.start()
+        other.echo(20)
+        vf.notify(0)
+        assert buffers() == image
+        for at, sequence in records(controller)[0].items():
+            assert vf.mem.read(at, 16) == struct.pack('<QQ', at, sequence)
+        controller.rpc('knobs', {'scribble': True})
+        wait_for(lambda: buffers() != image)
+        # memory that comes and goes does not matter to it
+        with Memory(1 << 20, 0x40000000) as extra:
+            vf.client.map_memory(extra)
+            before = max(records(controller)[0].values())
+            wait_for(lambda: min(records(controller)[0].values()) > before)
+            vf.client.dma_unmap(extra.base, extra.size)
+        before = max(records(controller)[0].values())
+        wait_for(lambda: min(records(controller)[0].values()) > before)
+        vf.reset()
+        vf.pairs[0].clear()
+        vf.start()
+        wait_for(lambda: records(controller)[1])
+        other.echo(20)
+
+
+def test_knobs(own):
+    controller = own(admin_latency_us=3)
+    with AdminPf(Client(controller.pf_socket)) as pf:
+        pf.start()
+        assert controller.rpc('knobs') == {'admin_latency_us': 3, 'dirty_lose_pages': 0,
+                                           'scribble': True}
+        controller.rpc('knobs', {'admin_latency_us': 50000})
+        begin = time.monotonic()
+        pf.ok(64, 0, out=8)
+        assert time.monotonic() - begin >= 0.05
+        assert controller.rpc('knobs', {'admin_latency_us': 0, 'dirty_lose_pages': 7}) == {
+            'admin_latency_us': 0, 'dirty_lose_pages': 7, 'scribble': True}
+        for bad in ({'admin_latency_us': -1}, {'dirty_lose_pages': 1 << 40}, {'scribble': 1},
+                    {'what': 1}):
+            with pytest.raises(RpcError):
+                controller.rpc('knobs', bad)
+        for bad in ({}, {'pf': 0, 'vf': 0}, {'pf': 0, 'vf': 0, 'pair': 128}, {'pf': 0, 'vf': 9}):
+            with pytest.raises(RpcError):
+                controller.rpc('records', bad)
+        assert controller.rpc('knobs')['dirty_lose_pages'] == 7
 
 
 # liars

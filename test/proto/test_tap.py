@@ -13,7 +13,7 @@ import pytest
 from peers import daemons, virtio
 from peers.memory import NET_HDR, make_frame
 from peers.vfio_user import fresh_client
-from peers.virtio import NetDriver
+from peers.virtio import AdminPf, NetDriver
 
 WANTED = virtio.NET_WANTED | sum(1 << b for b in (
     virtio.NET_F_STATUS, virtio.NET_F_CTRL_VQ, virtio.NET_F_CTRL_RX, virtio.NET_F_CTRL_VLAN,
@@ -228,3 +228,30 @@ def test_header_of_received_packets_is_clean(plain):
             break
         pair.posted.pop(head)
     assert data[:2] == b'\0\0' and struct.unpack_from('<H', data, 10)[0] == 1
+
+
+def test_restored_vf_announces_its_address(tap, plain):
+    """Bridges learn the new place without a word from the guest, unless that speaks for itself."""
+    controller, _ = tap
+    mac = bytes.fromhex('000000003300')
+    rarp = (b'\xff' * 6 + mac + bytes.fromhex('8035000108000604' '0003') + mac + bytes(4) + mac
+            + bytes(4 + 18))
+    announce = 1 << virtio.NET_F_CTRL_VQ | 1 << virtio.NET_F_GUEST_ANNOUNCE
+    with AdminPf(fresh_client(controller.pf_socket)) as pf:
+        pf.start()
+        for wanted, expected in ((virtio.NET_WANTED, 3), (virtio.NET_WANTED | announce, 0)):
+            plain.driver.start(wanted=wanted)
+            pf.freeze(1)
+            assert pf.restore(1, pf.save(1)) == 0
+            pf.run(1)
+            plain.driver.notify(0)
+            for _ in range(expected):
+                plain.wire.receive(rarp)
+            plain.wire.sock.settimeout(0.25)
+            with pytest.raises(TimeoutError):
+                plain.wire.receive(rarp)
+            plain.wire.sock.settimeout(5 * daemons.SLOW)
+            frame = make_frame()
+            plain.driver.send_frame(frame)
+            plain.wire.receive(frame)
+        pf.reset()

@@ -84,6 +84,7 @@ struct dp_queue {
 } __attribute__((aligned(DP_CACHE_LINE)));
 
 struct dp_tap_pair;
+struct dp_scribble;
 
 struct dp_pair {
 	struct dp_queue rx;
@@ -92,6 +93,7 @@ struct dp_pair {
 	uint16_t index;
 	const struct dp_rx_filter *filter; /* worker; NULL: everything passes */
 	struct dp_tap_pair *tap;           /* TAP only */
+	struct dp_scribble *scribble;      /* scribble only; worker */
 };
 
 /* What a back end does. All but poll functions run on the control thread or inside a request. */
@@ -109,11 +111,13 @@ struct dp_backend_ops {
 	int (*set_pairs)(struct dp_port *port, uint16_t pairs, struct vfe_error *err);
 	int (*set_features)(struct dp_port *port, uint64_t features, struct vfe_error *err);
 	int (*set_mtu)(struct dp_port *port, uint16_t mtu, struct vfe_error *err);
+	int (*send)(struct dp_port *port, const void *frame, size_t len);
 };
 
 extern const struct dp_backend_ops dp_backend_null;
 extern const struct dp_backend_ops dp_backend_loopback;
 extern const struct dp_backend_ops dp_backend_tap;
+extern const struct dp_backend_ops dp_backend_scribble;
 
 struct dp_tap;
 
@@ -169,6 +173,7 @@ struct dp_engine {
 	ev_async broke;
 	void (*on_broken)(void *ctx, uint16_t qid, const char *why);
 	TAILQ_HEAD(, dp_port) ports;
+	atomic_bool scribble_off;
 	uint16_t next_worker;
 	uint16_t nr_workers;
 	struct dp_worker workers[] __attribute__((aligned(DP_CACHE_LINE)));

@@ -15,6 +15,7 @@ static const struct dp_backend_ops *const backends[] = {
 	[DP_BACKEND_NULL] = &dp_backend_null,
 	[DP_BACKEND_LOOPBACK] = &dp_backend_loopback,
 	[DP_BACKEND_TAP] = &dp_backend_tap,
+	[DP_BACKEND_SCRIBBLE] = &dp_backend_scribble,
 };
 
 static void
@@ -227,6 +228,12 @@ int
 dp_port_set_mtu(struct dp_port *port, uint16_t mtu, struct vfe_error *err)
 {
 	return port->ops->set_mtu != NULL ? port->ops->set_mtu(port, mtu, err) : 0;
+}
+
+int
+dp_port_send(struct dp_port *port, const void *frame, size_t len)
+{
+	return port->ops->send != NULL ? port->ops->send(port, frame, len) : 0;
 }
 
 unsigned int

@@ -222,6 +222,71 @@ restored_queues_start_at_their_indices(void **state)
 	assert_false(port->filter.promisc);
 }
 
+/* Let the loop run until @n frames have been sent, at most 2 s. */
+static void
+wait_frames(struct rig *rig, const struct fake_port *port, unsigned int n)
+{
+	struct vfe_deadline deadline = vfe_deadline_in_ms(2000);
+
+	while (port->frames < n && !vfe_deadline_passed(deadline))
+		ev_run(rig->loop, EVRUN_ONCE);
+	assert_int_equal(port->frames, n);
+}
+
+static void
+restored_vf_announces_its_address(void **state)
+{
+	static const uint8_t expected[60] = "\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x20\x80\x35"
+					    "\0\x01\x08\0\x06\x04\0\x03\x02\0\0\0\0\x20\0\0\0\0"
+					    "\x02\0\0\0\0\x20";
+	struct rig *rig = *state;
+	struct function *vf = rig_vf(rig, 0);
+	struct fake_port *port = rig_port(vf);
+	uint8_t blob[4096] = {0};
+
+	rig_admin_up(rig, 0);
+	rig_bring_up(rig, vf);
+	freeze(rig);
+	go_to(rig, VFE_ADMIN_VF_RUNNING);
+	assert_int_equal(port->frames, 0); /* nothing was restored */
+	freeze(rig);
+	(void)make_blob(rig, blob, sizeof(blob), S_ALL, 0);
+	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+	assert_int_equal(port->frames, 0);
+	go_to(rig, VFE_ADMIN_VF_RUNNING);
+	assert_int_equal(port->frames, 1);
+	assert_memory_equal(port->frame, expected, sizeof(expected));
+	wait_frames(rig, port, 3);
+	/* once is enough, and a parked one has nothing to say */
+	freeze(rig);
+	go_to(rig, VFE_ADMIN_VF_RUNNING);
+	freeze(rig);
+	(void)make_blob(rig, blob, sizeof(blob), 3, 0);
+	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+	go_to(rig, VFE_ADMIN_VF_RUNNING);
+	assert_int_equal(port->frames, 3);
+}
+
+static void
+frozen_vf_does_not_announce(void **state)
+{
+	struct rig *rig = *state;
+	struct function *vf = rig_vf(rig, 0);
+	uint8_t blob[4096] = {0};
+
+	rig_admin_up(rig, 0);
+	rig_connect(vf);
+	rig_map(rig, vf);
+	freeze(rig);
+	(void)make_blob(rig, blob, sizeof(blob), S_ALL, 0);
+	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+	go_to(rig, VFE_ADMIN_VF_RUNNING);
+	freeze(rig);
+	ev_run(rig->loop, EVRUN_ONCE); /* the timers of the announcement, and nothing else */
+	ev_run(rig->loop, EVRUN_ONCE);
+	assert_int_equal(rig_port(vf)->frames, 1);
+}
+
 static void
 a_parked_state_starts_nothing(void **state)
 {
@@ -494,6 +559,8 @@ main(void)
 		T(a_frozen_device_is_set_up_but_does_not_start),
 		T(reset_leads_back_to_init),
 		T(restored_queues_start_at_their_indices),
+		T(restored_vf_announces_its_address),
+		T(frozen_vf_does_not_announce),
 		T(a_parked_state_starts_nothing),
 		T(a_vf_whose_rings_do_not_start_stays_as_it_is),
 		T(a_state_can_come_in_whole_pages),

@@ -136,6 +136,32 @@ dp_port_set_map(struct dp_port *port, const struct vfe_iova_map *map)
 	port->fake.maps++;
 }
 
+int
+dp_port_send(struct dp_port *port, const void *frame, size_t len)
+{
+	assert_in_range(len, 60, sizeof(port->fake.frame));
+	memcpy(port->fake.frame, frame, len);
+	port->fake.frames++;
+	return 0;
+}
+
+int
+dp_port_records(struct dp_port *port, uint16_t pair, struct dp_record **ret, uint32_t *ret_nr)
+{
+	(void)port;
+	(void)pair;
+	(void)ret;
+	(void)ret_nr;
+	return -EINVAL;
+}
+
+void
+dp_engine_scribble(struct dp_engine *engine, bool on)
+{
+	(void)engine;
+	(void)on;
+}
+
 void
 dp_port_set_watch(struct dp_port *port, const struct vfe_vring_watch *watch)
 {

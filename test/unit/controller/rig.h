@@ -40,6 +40,8 @@ struct fake_port {
 	unsigned int starts, stops, maps, watches;
 	struct dp_rx_filter filter;
 	uint16_t pairs;
+	unsigned int frames; /* of dp_port_send(), and the last of them */
+	uint8_t frame[64];
 	uint64_t features;
 	uint16_t mtu;
 	int start_error; /* of dp_queue_start() */

@@ -36,7 +36,8 @@ enum dp_backend {
 	 * apply.
 	 */
 	DP_BACKEND_LOOPBACK,
-	DP_BACKEND_TAP, /* multi-queue TAP with virtio-net header: the representor */
+	DP_BACKEND_TAP,      /* multi-queue TAP with virtio-net header: the representor */
+	DP_BACKEND_SCRIBBLE, /* for tests: writes records into receive buffers all the time */
 };
 
 struct ev_loop;
@@ -141,6 +142,27 @@ int dp_port_set_pairs(struct dp_port *port, uint16_t pairs, struct vfe_error *er
 /* Offloads and MTU that the negotiated features allow the back end to use (TUNSETOFFLOAD). */
 int dp_port_set_features(struct dp_port *port, uint64_t features, struct vfe_error *err);
 int dp_port_set_mtu(struct dp_port *port, uint16_t mtu, struct vfe_error *err);
+
+/* Send a frame of the device itself to the network. 0 or -errno; without a network: 0. */
+int dp_port_send(struct dp_port *port, const void *frame, size_t len);
+
+/* What DP_BACKEND_SCRIBBLE writes, in the byte order of the CPU here. */
+struct dp_record {
+	uint64_t iova;     /* where */
+	uint64_t sequence; /* from 1, each number once per pair */
+};
+
+/*
+ * The records of the receive queue of @pair as last written: of a stopped queue those that are in
+ * memory now. *@ret is freed with free(). 0, -EINVAL (no such pair or another back end), -ENOMEM.
+ */
+int dp_port_records(struct dp_port *port, uint16_t pair, struct dp_record **ret, uint32_t *ret_nr);
+
+/*
+ * Let all ports with this back end write (as from the start) or pause: nothing is written any more
+ * when this returns.
+ */
+void dp_engine_scribble(struct dp_engine *engine, bool on);
 
 struct dp_queue_stats {
 	uint64_t packets;
