@@ -15,8 +15,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vfe_vdpa.h"
+
+#define SYSFS_DEVICES "/sys/bus/pci/devices"
 
 /* A device that is there but refuses to work is tried again this often at last. */
 enum { REATTACH_MAX_PAUSE_MS = 10000 };
@@ -84,6 +87,20 @@ lost_released(void *ctx)
 	free(lost);
 }
 
+/*
+ * What to wait for: the socket of the function. Nobody tells when the kernel can give a function of
+ * its own again, so that one is tried from time to time, by way of a path that is always there.
+ */
+static int
+lost_path(const struct lost_device *lost, char *path, size_t size)
+{
+	int ret = vfe_str_format(path, size, SYSFS_DEVICES "/%s", lost->name);
+
+	if (ret == 0 && access(path, F_OK) == 0)
+		return vfe_str_copy(path, size, SYSFS_DEVICES);
+	return vfe_str_format(path, size, "%s/%s.sock", recover.cfg.vfio_user_dir, lost->name);
+}
+
 static void
 lost_handle(struct lost_device *lost)
 {
@@ -100,7 +117,7 @@ lost_handle(struct lost_device *lost)
 		.ctx = lost,
 	};
 	struct lost_device *other;
-	struct vfe_error err;
+	struct vfe_error err = {.text = "the path of its socket is too long"};
 
 	LIST_FOREACH (other, &recover.list, next) {
 		if (!other->ended && vfe_bdf_equal(&other->bdf, &lost->bdf)) {
@@ -109,9 +126,7 @@ lost_handle(struct lost_device *lost)
 			return;
 		}
 	}
-	if (vfe_str_format(
-		    path, sizeof(path), "%s/%s.sock", recover.cfg.vfio_user_dir, lost->name) < 0 ||
-		retry_create(&cfg, &lost->retry, &err) < 0) {
+	if (lost_path(lost, path, sizeof(path)) < 0 || retry_create(&cfg, &lost->retry, &err) < 0) {
 		SVC_LOG(ERR, "%s: will not be brought back: %s", lost->name, err.text);
 		free(lost);
 		return;

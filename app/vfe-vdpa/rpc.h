@@ -43,6 +43,7 @@ struct rpc_call {
 	struct vfe_bdf bdf;
 	char socket_file[512]; /* "" = default */
 	char uuid[40];         /* "" = none */
+	unsigned int num_vfs;  /* to be created, 0 = as they are */
 	unsigned int operation;
 	unsigned int size_mode;
 	unsigned int status;

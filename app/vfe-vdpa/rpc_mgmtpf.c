@@ -13,7 +13,8 @@
 static int
 pf_add(struct rpc_call *call)
 {
-	int ret = vfe_vdpa_pf_add(&call->bdf, &call->err);
+	int ret = call->num_vfs > 0 ? vfe_vdpa_pf_add_vfs(&call->bdf, call->num_vfs, &call->err)
+				    : vfe_vdpa_pf_add(&call->bdf, &call->err);
 
 	if (ret < 0)
 		SVC_LOG(ERR, "add PF: %s", call->err.err.text);
@@ -82,12 +83,19 @@ rpc_mgmtpf(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx)
 {
 	bool add = false, remove = false, list = false, debug = false;
 	const char *dev = NULL;
+	int64_t num_vfs = 0;
 	const struct vfe_jsonrpc_param schema[] = {
 		{.name = "add", .type = VFE_JSONRPC_BOOL, .ret = &add},
 		{.name = "remove", .type = VFE_JSONRPC_BOOL, .ret = &remove},
 		{.name = "list", .type = VFE_JSONRPC_BOOL, .ret = &list},
 		{.name = "debug", .type = VFE_JSONRPC_BOOL, .ret = &debug},
 		{.name = "dev", .type = VFE_JSONRPC_STRING, .nullable = true, .ret = &dev},
+		{.name = "num_vfs",
+			.type = VFE_JSONRPC_INT,
+			.min = 1,
+			.max = UINT16_MAX,
+			.nullable = true,
+			.ret = &num_vfs},
 	};
 	struct rpc_call call = {.req = req};
 	struct vfe_error err;
@@ -101,12 +109,18 @@ rpc_mgmtpf(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx)
 			"mgmtpf: exactly one of add, remove and list must be true");
 		return;
 	}
+	if (num_vfs > 0 && !add) {
+		vfe_jsonrpc_fail(
+			req, VFE_JSONRPC_INVALID_PARAMS, "mgmtpf: num_vfs goes with add only");
+		return;
+	}
 	if (list) {
 		pf_list(req, debug);
 		return;
 	}
 	if (rpc_bdf(req, dev, VFE_VDPA_NO_PF_NAME, &call.bdf) < 0)
 		return;
+	call.num_vfs = (unsigned int)num_vfs;
 	call.execute = add ? pf_add : pf_remove;
 	rpc_call_post(ctx, &call);
 }

@@ -53,6 +53,16 @@ def test_lists_and_info(svc):
     assert other['configured'] is False and other['mac'] != info['mac']
 
 
+def test_vfs_are_created_for_functions_of_the_kernel_only(svc):
+    def refused(words, **params):
+        with pytest.raises(daemons.Refused, match=words):
+            svc.service.manage('mgmtpf', dev='0000:af:00.3', **params)
+    refused('0000:af:00.3 is no function of the kernel', add=True, num_vfs=2)
+    refused('goes with add only', remove=True, num_vfs=2)
+    for wrong in (0, 65536, '2'):
+        refused('num_vfs', add=True, num_vfs=wrong)
+
+
 def test_features_for_the_guest(guest):
     offered = guest.negotiate()
     for bit in (0, 5, 15, 16, 22, 28, 30, 32):

@@ -12,6 +12,8 @@
 #include <string.h>
 
 #include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_uuid.h>
 #include <vdpa_driver.h>
 
 #include "vdpa_priv.h"
@@ -131,8 +133,15 @@ vdpa_vf_first(const struct vdpa_pf *pf)
 struct vdpa_pf *
 vdpa_pf_of_vf(const struct vfe_bdf *bdf, int *ret_index)
 {
+	struct vfe_bdf parent;
 	struct vdpa_pf *pf;
+	int ret;
 
+	ret = vfe_pci_vf_parent(bdf, &parent, ret_index, NULL);
+	if (ret != -ENOENT)
+		return ret == 0 ? vdpa_pf_find(&parent) : NULL;
+
+	/* a socket has no parent; where the VFs of a PF are follows from its capability */
 	pthread_mutex_lock(&registry.lock);
 	TAILQ_FOREACH (pf, &registry.pfs, next) {
 		*ret_index = vfe_pci_sriov_vf_index(&pf->bdf, &pf->sriov, bdf);
@@ -366,12 +375,17 @@ vfe_vdpa_reattach(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err)
 int
 vfe_vdpa_init(const struct vfe_vdpa_cfg *cfg, struct vfe_error *err)
 {
+	rte_uuid_t token;
 	int ret;
 
 	if (vfe_str_copy(vdpa_globals.vfio_user_dir, sizeof(vdpa_globals.vfio_user_dir),
 		    cfg->vfio_user_dir) < 0)
 		return vfe_error_set(
 			err, -ENAMETOOLONG, "%s: name is too long", cfg->vfio_user_dir);
+	rte_eal_vfio_get_vf_token(token);
+	vdpa_globals.vf_token[0] = '\0';
+	if (!rte_uuid_is_null(token))
+		rte_uuid_unparse(token, vdpa_globals.vf_token, sizeof(vdpa_globals.vf_token));
 	vdpa_globals.transport_timeout_ms = cfg->transport_timeout_ms;
 	vdpa_globals.reset_timeout_ms =
 		cfg->reset_timeout_ms != 0 ? cfg->reset_timeout_ms : VDPA_RESET_TIMEOUT_MS;

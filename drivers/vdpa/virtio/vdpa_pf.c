@@ -223,6 +223,7 @@ pf_open(struct vdpa_pf *pf, struct vfe_vdpa_error *err)
 	struct vfe_pci_open_cfg cfg = {
 		.bdf = pf->bdf,
 		.timeout_ms = vdpa_globals.transport_timeout_ms,
+		.vf_token = vdpa_globals.vf_token,
 	};
 	char path[108];
 	int ret;
@@ -385,6 +386,22 @@ vfe_vdpa_pf_add(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err)
 		pf->sriov.num_vfs, vfe_admin_caps(pf->admin)->major,
 		vfe_admin_caps(pf->admin)->minor);
 	return 0;
+}
+
+int
+vfe_vdpa_pf_add_vfs(const struct vfe_bdf *bdf, unsigned int num_vfs, struct vfe_vdpa_error *err)
+{
+	int created, ret;
+
+	memset(err, 0, sizeof(*err));
+	created = vfe_pci_vfs_create(bdf, num_vfs, &err->err);
+	if (created < 0)
+		return vdpa_code(err,
+			created == -ERANGE ? VFE_VDPA_EXCEED_LIMIT : VFE_VDPA_PROBE_FAIL, created);
+	ret = vfe_vdpa_pf_add(bdf, err);
+	if (ret < 0 && created > 0)
+		vfe_pci_vfs_destroy(bdf, NULL);
+	return ret;
 }
 
 int

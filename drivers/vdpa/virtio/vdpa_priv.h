@@ -31,6 +31,7 @@
 #include "vfe_virtio.h"
 #include "vfe_virtio_admin.h"
 
+struct rte_device;
 struct rte_vdpa_device;
 
 enum {
@@ -288,6 +289,7 @@ struct vdpa_vf {
 /* vdpa_dev.c: registry and information */
 struct vdpa_globals {
 	char vfio_user_dir[256];
+	char vf_token[37]; /* of EAL's option --vfio-vf-token; "" = none */
 	uint32_t transport_timeout_ms;
 	uint32_t reset_timeout_ms;
 	struct vdpa_times { /* the VDPA_*_MS; shorter in tests */
@@ -326,7 +328,13 @@ int vdpa_pf_command(struct vdpa_pf *pf,
 	int (*submit)(struct vdpa_pf *pf, void *arg, vfe_admin_done done, void *ctx), void *arg,
 	void *out, size_t out_size, struct vfe_error *err);
 
+/* vdpa_bus.c */
+int vdpa_bus_plug(const struct vfe_bdf *bdf);    /* has EAL probe it: 0, or EAL's error */
+void vdpa_bus_forget(const struct vfe_bdf *bdf); /* when nobody has taken it */
+
 /* vdpa_vf.c */
+int vdpa_vf_probe(const struct vfe_bdf *bdf, struct rte_device *dev); /* 1 = not asked for */
+void vdpa_vf_unprobe(const struct vfe_bdf *bdf);
 int vdpa_vf_reattach(struct vdpa_vf *vf, struct vfe_vdpa_error *err);
 void vdpa_vf_begin_removal(struct vdpa_vf *vf); /* it parks from now on */
 void vdpa_vf_remove_now(struct vdpa_vf *vf);    /* waits until it is parked, whatever happens */

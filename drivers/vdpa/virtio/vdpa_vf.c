@@ -17,7 +17,6 @@
 #include <vdpa_driver.h>
 
 #include "vdpa_priv.h"
-#include "vfe_bus_vfio_user.h"
 #include "vfe_vdpa.h"
 
 enum {
@@ -55,6 +54,7 @@ hardware_open(struct vdpa_vf *vf, struct hardware *hw, struct vfe_vdpa_error *er
 		.bdf = vf->bdf,
 		.timeout_ms = vdpa_globals.transport_timeout_ms,
 		.domain = vdpa_domain_pci(vf->domain),
+		.vf_token = vdpa_globals.vf_token,
 	};
 	char path[108];
 	int ret;
@@ -387,8 +387,8 @@ err_free:
 	return NULL;
 }
 
-static int
-vf_probe(struct vfe_bus_device *dev)
+int
+vdpa_vf_probe(const struct vfe_bdf *bdf, struct rte_device *dev)
 {
 	struct vfe_vdpa_error *err = request.err;
 	struct hardware hw;
@@ -396,7 +396,7 @@ vf_probe(struct vfe_bus_device *dev)
 	int ret;
 
 	/* a device of the command line: only the management interface knows what it is for */
-	if (request.bdf == NULL || !vfe_bdf_equal(request.bdf, &dev->bdf))
+	if (request.bdf == NULL || !vfe_bdf_equal(request.bdf, bdf))
 		return 1;
 	vf = vf_new(err);
 	if (vf == NULL)
@@ -410,13 +410,12 @@ vf_probe(struct vfe_bus_device *dev)
 		fail(err, VFE_VDPA_VF_ALLOC, vf, vfe_error_set(&err->err, ret, "out of memory"));
 		goto err_free;
 	}
-	vf->vdpa = rte_vdpa_register_device(&dev->device, &vdpa_ops);
+	vf->vdpa = rte_vdpa_register_device(dev, &vdpa_ops);
 	if (vf->vdpa == NULL) {
 		ret = fail(err, VFE_VDPA_VF_REGISTER, vf,
 			vfe_error_set(&err->err, -EIO, "librte_vhost does not take the device"));
 		goto err_free;
 	}
-	dev->priv = vf;
 	vdpa_vf_register(vf);
 	vdpa_reactor_call(call_attach, vf);
 	request.vf = vf;
@@ -427,10 +426,10 @@ err_free:
 	return ret;
 }
 
-static int
-vf_remove(struct vfe_bus_device *dev)
+void
+vdpa_vf_unprobe(const struct vfe_bdf *bdf)
 {
-	struct vdpa_vf *vf = dev->priv;
+	struct vdpa_vf *vf = vdpa_vf_find(bdf);
 
 	vdpa_vf_unregister(vf);
 	rte_vdpa_unregister_device(vf->vdpa);
@@ -440,19 +439,6 @@ vf_remove(struct vfe_bus_device *dev)
 	vdpa_work_cancel(&vf->job);
 	vdpa_work_cancel(&vf->job_done);
 	vf_free(vf);
-	dev->priv = NULL;
-	return 0;
-}
-
-static struct vfe_bus_driver vf_driver = {
-	.driver.name = "vfe_vdpa",
-	.probe = vf_probe,
-	.remove = vf_remove,
-};
-
-RTE_INIT(vf_driver_register)
-{
-	vfe_bus_driver_register(&vf_driver);
 }
 
 /* 36 characters 8-4-4-4-12; all zero means none. *@ret is NULL then. */
@@ -513,8 +499,7 @@ vf_add_check(
 int
 vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err)
 {
-	char name[VFE_BDF_STR_SIZE], devargs[64];
-	struct rte_device *dev;
+	char name[VFE_BDF_STR_SIZE];
 	int ret;
 
 	memset(err, 0, sizeof(*err));
@@ -525,8 +510,7 @@ vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_err
 		return ret;
 	request.bdf = bdf;
 	request.err = err;
-	vfe_str_format(devargs, sizeof(devargs), VFE_BUS_VFIO_USER_NAME ":%s", name);
-	ret = rte_dev_probe(devargs);
+	ret = vdpa_bus_plug(bdf);
 	request.bdf = NULL;
 	if (ret == 0 && request.vf != NULL) {
 		VDPA_LOG(INFO, dev, name, "added: VF %u of %s, %u queues, UUID %s",
@@ -534,9 +518,7 @@ vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_err
 			request.uuid != NULL ? request.uuid : "none");
 		return 0;
 	}
-	dev = vfe_bus_device_find(bdf) != NULL ? &vfe_bus_device_find(bdf)->device : NULL;
-	if (dev != NULL && dev->driver == NULL)
-		rte_dev_remove(dev);
+	vdpa_bus_forget(bdf);
 	if (err->code == VFE_VDPA_OK)
 		vdpa_code(err, VFE_VDPA_PROBE_FAIL,
 			vfe_error_set(
@@ -676,6 +658,8 @@ vdpa_vf_reattach(struct vdpa_vf *vf, struct vfe_vdpa_error *err)
 			vfe_error_set(&err->err, -EAGAIN, "%s: %s", vf->name,
 				ret < 0 ? "the loss is being dealt with"
 					: "its PF is not back yet"));
+	/* the kernel gives a function only once */
+	vfe_pci_domain_detach(vdpa_domain_pci(vf->domain), vf->pci);
 	ret = hardware_bring_up(vf, &hw, err);
 	if (ret < 0)
 		return ret == -ENOENT || ret == -ECONNREFUSED ? -EAGAIN : ret;

@@ -26,6 +26,7 @@
 
 #include <cmocka.h>
 
+#include <bus_pci_driver.h>
 #include <rte_dev.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
@@ -108,6 +109,55 @@ struct vfe_pci_dev {
 };
 
 static LIST_HEAD(, vfe_pci_dev) open_list = LIST_HEAD_INITIALIZER(open_list);
+
+bool
+vfe_pci_is_kernel(const struct vfe_bdf *bdf)
+{
+	(void)bdf;
+	return world.kernel;
+}
+
+int
+vfe_pci_vf_parent(
+	const struct vfe_bdf *vf, struct vfe_bdf *ret_pf, int *ret_index, struct vfe_error *err)
+{
+	if (!world.kernel)
+		return vfe_error_set(err, -ENOENT, "a socket");
+	if (vf->dev != VF_DEV)
+		return vfe_error_set(err, -ENODEV, "no VF");
+	*ret_pf = fake_pf;
+	*ret_index = vf->fn;
+	return 0;
+}
+
+int
+vfe_pci_vfs_create(const struct vfe_bdf *pf, unsigned int n, struct vfe_error *err)
+{
+	(void)pf;
+	if (n > FAKE_VFS)
+		return vfe_error_set(err, -ERANGE, "too many");
+	if (world.created_vfs == n)
+		return 0;
+	world.created_vfs = n;
+	return 1;
+}
+
+int
+vfe_pci_vfs_destroy(const struct vfe_bdf *pf, struct vfe_error *err)
+{
+	(void)pf;
+	(void)err;
+	world.created_vfs = 0;
+	return 0;
+}
+
+void
+vfe_pci_domain_detach(struct vfe_pci_domain *domain, struct vfe_pci_dev *dev)
+{
+	(void)domain;
+	(void)dev;
+	world.detaches++;
+}
 
 int
 vfe_pci_find(
@@ -832,6 +882,33 @@ fake_wait_unmapped(void)
 
 /* --- EAL --- */
 
+static struct rte_pci_driver *pci_driver;
+static struct rte_pci_device *pci_devices[FAKE_VFS];
+
+void
+rte_pci_register(struct rte_pci_driver *driver)
+{
+	pci_driver = driver;
+}
+
+static int
+probe_kernel(const struct vfe_bdf *bdf)
+{
+	struct rte_pci_device *dev = calloc(1, sizeof(*dev));
+	int ret;
+
+	assert(dev != NULL && pci_devices[bdf->fn] == NULL && pci_driver->drv_flags == 0);
+	dev->addr = (struct rte_pci_addr){bdf->domain, bdf->bus, bdf->dev, bdf->fn};
+	vfe_bdf_format(bdf, dev->name);
+	dev->device.name = dev->name;
+	ret = pci_driver->probe(pci_driver, dev);
+	if (ret == 0)
+		pci_devices[bdf->fn] = dev;
+	else
+		free(dev);
+	return ret;
+}
+
 static struct vfe_bus_driver *bus_driver;
 static struct vfe_bus_device *bus_devices[FAKE_VFS];
 
@@ -856,6 +933,10 @@ rte_dev_probe(const char *devargs)
 
 	if (stage_fails(FAKE_STAGE_PROBE, &ret))
 		return ret;
+	if (strncmp(devargs, "pci:", 4) == 0) {
+		assert(world.kernel && vfe_bdf_parse(devargs + 4, &bdf) == 0);
+		return probe_kernel(&bdf);
+	}
 	assert(strncmp(devargs, "vfio_user:", 10) == 0);
 	assert(vfe_bdf_parse(devargs + 10, &bdf) == 0);
 	dev = bus_devices[bdf.fn];
@@ -876,8 +957,18 @@ rte_dev_probe(const char *devargs)
 int
 rte_dev_remove(struct rte_device *rte_dev)
 {
-	struct vfe_bus_device *dev = vfe_container_of(rte_dev, struct vfe_bus_device, device);
+	struct vfe_bus_device *dev;
+	unsigned int i;
 
+	for (i = 0; i < FAKE_VFS; i++) {
+		if (pci_devices[i] == NULL || rte_dev != &pci_devices[i]->device)
+			continue;
+		assert(pci_driver->remove(pci_devices[i]) == 0);
+		free(pci_devices[i]);
+		pci_devices[i] = NULL;
+		return 0;
+	}
+	dev = vfe_container_of(rte_dev, struct vfe_bus_device, device);
 	if (rte_dev->driver != NULL)
 		assert(bus_driver->remove(dev) == 0);
 	bus_devices[dev->bdf.fn] = NULL;
@@ -1262,6 +1353,9 @@ fake_start(void)
 	world.lost_calls = 0;
 	world.maps = 0;
 	world.unmaps = 0;
+	world.kernel = false;
+	world.created_vfs = 0;
+	world.detaches = 0;
 	vdpa_globals.ms = (struct vdpa_times){.suspend = 1000,
 		.grace = 20,
 		.sibling = 20,

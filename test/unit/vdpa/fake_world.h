@@ -99,6 +99,9 @@ struct fake_world {
 	bool fail_reset;
 	uint8_t mac_last; /* of devices that are opened from now on */
 	uint16_t link_status;
+	bool kernel;              /* functions are the kernel's, not sockets */
+	unsigned int created_vfs; /* by the kernel */
+	unsigned int detaches;
 	struct fake_vf_log vf[FAKE_VFS];
 
 	unsigned int lost_calls;

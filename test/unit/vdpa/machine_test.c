@@ -547,6 +547,7 @@ lost_vf_comes_back_and_goes_on(void **state)
 	/* the transport is not there yet */
 	fake_stage(FAKE_STAGE_OPEN, 0, -ECONNREFUSED);
 	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), -EAGAIN);
+	assert_int_equal(world.detaches, 1); /* the old one must not be in the way */
 	assert_string_equal(fake_info(0)->state, "lost");
 	fake_stage(FAKE_STAGE_NONE, 0, 0);
 	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), 0);

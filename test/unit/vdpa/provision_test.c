@@ -135,6 +135,53 @@ each_stage_of_a_vf_fails_with_its_number(void **state)
 }
 
 static void
+vf_of_the_kernel_is_probed_by_the_pci_bus(void **state)
+{
+	struct vfe_bdf bdf = fake_vf(2), stranger = {0, 0xb0, 5, 0};
+	struct vfe_vdpa_vf_info info;
+
+	(void)state;
+	world.kernel = true;
+	assert_int_equal(vfe_vdpa_pf_add(&fake_pf, &verr), 0);
+	assert_int_equal(vfe_vdpa_vf_add(&bdf, NULL, &verr), 0);
+	assert_int_equal(vfe_vdpa_vf_info(&bdf, &info), 0);
+	assert_int_equal(info.vf_index, 2);
+	assert_int_equal(vfe_vdpa_vf_remove(&bdf, &verr), 0);
+	assert_int_equal(world.open_devices, 1);
+
+	/* the kernel says that it is no VF, whatever its address looks like */
+	assert_int_equal(vfe_vdpa_vf_add(&stranger, NULL, &verr), -ENODEV);
+	assert_int_equal(verr.code, VFE_VDPA_VF_NO_VFID);
+
+	fake_stage(FAKE_STAGE_OPEN, 0, -EBUSY);
+	assert_int_equal(vfe_vdpa_vf_add(&bdf, NULL, &verr), -EBUSY);
+	assert_int_equal(verr.code, VFE_VDPA_VFIO_DEV_FD);
+	fake_stage(FAKE_STAGE_NONE, 0, 0);
+	assert_int_equal(vfe_vdpa_vf_add(&bdf, NULL, &verr), 0);
+	assert_int_equal(vfe_vdpa_vf_remove(&bdf, &verr), 0);
+}
+
+static void
+vfs_are_created_with_the_pf_or_not_at_all(void **state)
+{
+	(void)state;
+	fake_stage(FAKE_STAGE_OPEN, 0, -EBUSY);
+	assert_int_equal(vfe_vdpa_pf_add_vfs(&fake_pf, 2, &verr), -EBUSY);
+	assert_int_equal(verr.code, VFE_VDPA_VFIO_DEV_FD);
+	assert_int_equal(world.created_vfs, 0);
+	/* those that were there stay */
+	world.created_vfs = 2;
+	assert_int_equal(vfe_vdpa_pf_add_vfs(&fake_pf, 2, &verr), -EBUSY);
+	assert_int_equal(world.created_vfs, 2);
+	fake_stage(FAKE_STAGE_NONE, 0, 0);
+	assert_int_equal(vfe_vdpa_pf_add_vfs(&fake_pf, FAKE_VFS + 1, &verr), -ERANGE);
+	assert_int_equal(verr.code, VFE_VDPA_EXCEED_LIMIT);
+	world.created_vfs = 0;
+	assert_int_equal(vfe_vdpa_pf_add_vfs(&fake_pf, 2, &verr), 0);
+	assert_int_equal(world.created_vfs, 2);
+}
+
+static void
 vf_needs_a_pf_and_a_pf_outlives_its_vfs(void **state)
 {
 	struct vfe_bdf bdf = fake_vf(0), stranger = {0, 0xb0, 4, 0}, found[2];
@@ -283,6 +330,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		T(each_stage_of_a_pf_fails_with_its_number),
 		T(each_stage_of_a_vf_fails_with_its_number),
+		T(vf_of_the_kernel_is_probed_by_the_pci_bus),
+		T(vfs_are_created_with_the_pf_or_not_at_all),
 		T(vf_needs_a_pf_and_a_pf_outlives_its_vfs),
 		T(uuids_are_checked),
 		T(information_is_what_the_device_says),

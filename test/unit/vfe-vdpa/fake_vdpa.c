@@ -175,6 +175,13 @@ vfe_vdpa_pf_add(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err)
 }
 
 int
+vfe_vdpa_pf_add_vfs(const struct vfe_bdf *bdf, unsigned int num_vfs, struct vfe_vdpa_error *err)
+{
+	(void)num_vfs;
+	return vfe_vdpa_pf_add(bdf, err);
+}
+
+int
 vfe_vdpa_pf_remove(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err)
 {
 	(void)bdf;

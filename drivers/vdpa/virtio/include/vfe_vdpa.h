@@ -100,6 +100,13 @@ void vfe_vdpa_fini(void);
 /* --- provisioning --- */
 
 int vfe_vdpa_pf_add(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err);
+
+/*
+ * The same for a PF of the kernel that shall have @num_vfs VFs, which are created now and bound to
+ * vfio-pci unless it has that many already. A PF that cannot be added gets none.
+ */
+int
+vfe_vdpa_pf_add_vfs(const struct vfe_bdf *bdf, unsigned int num_vfs, struct vfe_vdpa_error *err);
 int vfe_vdpa_pf_remove(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err);
 
 /*
