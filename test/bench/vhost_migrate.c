@@ -114,7 +114,7 @@ static const char *const request_names[NR_REQUESTS] = {
 
 static uint64_t memory_mib = 256;
 static uint32_t nr_vfs = 1, nr_queues = 2;
-static int settle_ms = 100, back_cpu = -1;
+static int settle_ms = 250, back_cpu = -1;
 static bool want_log;
 
 static uint8_t *mem, *log_map;
@@ -694,13 +694,14 @@ run(const char *what, const char *prefix)
 	for (i = 0; i < nr_vfs; i++)
 		introduce(&fronts[i]);
 	rings_fill();
-	/* what the connection has started has ended, and what the last departure has */
+	/* what a back end still does after the last departure and the connection has its time */
 	poll(NULL, 0, settle_ms);
 	arrive(&in);
 	phase = &other;
 	log = want_log && all_log();
 	for (i = 0; log && i < nr_vfs; i++)
 		log_start(&fronts[i]);
+	/* and what it does when a device runs: the service looks at its configuration */
 	poll(NULL, 0, settle_ms);
 	leave(&out);
 	sockets_close();
@@ -736,7 +737,7 @@ usage(void)
 	      "  --log           dirty pages are logged before the VM leaves, if the back end can\n"
 	      "  --cpu N         run here\n"
 	      "  --back-cpu N    the back end of \"floor\" runs here\n"
-	      "  --settle MS     wait so long before each measurement (100)\n"
+	      "  --settle MS     wait so long before each measurement (250)\n"
 	      "\n"
 	      "Input: lines \"listen PREFIX\", \"connect PREFIX\", \"floor\".\n",
 		stderr);
