@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <sys/timerfd.h>
 
 enum {
 	MAX_INPUT = 32, /* fixed input of any command */
@@ -37,7 +38,7 @@ enum {
 struct admin_cmd {
 	LIST_ENTRY(admin_cmd) next;
 	struct admin *admin;
-	ev_timer timer;
+	ev_io timer; /* of a timerfd: the loop's own timers count milliseconds */
 	uint16_t head;
 	uint16_t nr_read;
 	uint16_t nr_write;
@@ -422,14 +423,15 @@ execute(struct admin *admin, const struct admin_cmd *cmd)
 static void
 cmd_free(struct admin_cmd *cmd)
 {
-	ev_timer_stop(cmd->admin->pf->env->loop, &cmd->timer);
+	ev_io_stop(cmd->admin->pf->env->loop, &cmd->timer);
+	vfe_close(&cmd->timer.fd);
 	LIST_REMOVE(cmd, next);
 	cmd->admin->stats.in_flight--;
 	free(cmd);
 }
 
 static void
-on_latency_over(struct ev_loop *loop, ev_timer *timer, int revents)
+on_latency_over(struct ev_loop *loop, ev_io *timer, int revents)
 {
 	struct admin_cmd *cmd = vfe_container_of(timer, struct admin_cmd, timer);
 	struct admin *admin = cmd->admin;
@@ -440,6 +442,27 @@ on_latency_over(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)revents;
 	cmd_free(cmd);
 	ctl_queue_complete(&admin->q, head, written);
+}
+
+/* Let a command wait; false when there is no timer for it. */
+static bool
+latency_begin(struct admin_cmd *cmd, uint32_t latency_us)
+{
+	const struct itimerspec span = {
+		.it_value.tv_sec = latency_us / 1000000,
+		.it_value.tv_nsec = (long)(latency_us % 1000000) * 1000,
+	};
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+
+	if (fd < 0 || timerfd_settime(fd, 0, &span, NULL) < 0) {
+		vfe_close(&fd);
+		return false;
+	}
+	ev_io_init(&cmd->timer, on_latency_over, fd, EV_READ);
+	ev_io_start(cmd->admin->pf->env->loop, &cmd->timer);
+	LIST_INSERT_HEAD(&cmd->admin->in_flight, cmd, next);
+	cmd->admin->stats.in_flight++;
+	return true;
 }
 
 static int64_t
@@ -462,16 +485,11 @@ on_command(void *ctx, const struct vfe_chain *chain)
 	cmd->read_len = chain->read_len;
 	cmd->write_len = chain->write_len;
 	memcpy(cmd->iov, chain->iov, nr_iov * sizeof(cmd->iov[0]));
-	if (latency_us == 0) {
-		written = execute(admin, cmd);
-		free(cmd);
-		return written;
-	}
-	ev_timer_init(&cmd->timer, on_latency_over, latency_us / 1e6, 0.);
-	ev_timer_start(admin->pf->env->loop, &cmd->timer);
-	LIST_INSERT_HEAD(&admin->in_flight, cmd, next);
-	admin->stats.in_flight++;
-	return CTL_QUEUE_LATER;
+	if (latency_us != 0 && latency_begin(cmd, latency_us))
+		return CTL_QUEUE_LATER;
+	written = execute(admin, cmd);
+	free(cmd);
+	return written;
 }
 
 static void
