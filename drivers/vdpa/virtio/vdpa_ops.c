@@ -724,6 +724,18 @@ before_message(int vid, void *arg)
 	return RTE_VHOST_MSG_RESULT_ERR;
 }
 
+/*
+ * Is the reactor to look at the VF after @m? What is said of rings before DRIVER_OK is for later:
+ * the front-end of a guest that arrives by migration sends hundreds of these, and the guest waits.
+ * vhost thread.
+ */
+static bool
+wakes_reactor(const struct vdpa_vf *vf, const struct message *m)
+{
+	return m->ring == RING_NONE || (vf->status & VFE_VIRTIO_S_DRIVER_OK) != 0 ||
+	       (vf->protocol_features & VFE_BIT(VDPA_PROTOCOL_F_STATUS)) == 0;
+}
+
 static enum rte_vhost_msg_result
 after_message(int vid, void *arg)
 {
@@ -736,7 +748,8 @@ after_message(int vid, void *arg)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 	if (m->after != NULL) {
 		rc = m->after(vf, msg);
-		vdpa_vf_post(vf);
+		if (wakes_reactor(vf, m))
+			vdpa_vf_post(vf);
 	}
 	return rc < 0 ? RTE_VHOST_MSG_RESULT_ERR : RTE_VHOST_MSG_RESULT_OK;
 }
