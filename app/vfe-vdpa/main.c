@@ -52,7 +52,10 @@ serve(struct ev_loop *loop, const struct options *opts, struct vfe_error *err)
 	struct recover_cfg recover_cfg = {.loop = loop, .vfio_user_dir = opts->vfio_user_dir};
 	struct ports_cfg ports_cfg = {.loop = loop, .client = opts->client, .prefix = opts->iface};
 	struct vfe_vdpa_cfg vdpa_cfg = {
-		.vfio_user_dir = opts->vfio_user_dir, .on_lost = recover_on_lost};
+		.vfio_user_dir = opts->vfio_user_dir,
+		.dirty_mode = opts->dirty_mode,
+		.on_lost = recover_on_lost,
+	};
 	struct watches *watches;
 	struct jobs *jobs;
 	struct rpc *rpc;

@@ -19,6 +19,7 @@ static const struct option long_options[] = {
 	{"vfio-user-dir", required_argument, NULL, 'd'},
 	{"rpc-socket", required_argument, NULL, 's'},
 	{"rpc-group", required_argument, NULL, 'g'},
+	{"dirty-mode", required_argument, NULL, 'm'},
 	{NULL, 0, NULL, 0},
 };
 
@@ -38,6 +39,9 @@ options_usage(FILE *out)
 	      "                        (default: /run/vfe/pci)\n"
 	      "  --rpc-socket PATH     management socket (default: /run/vfe/vhostd.sock)\n"
 	      "  --rpc-group GROUP     group that may use the management socket besides root\n"
+	      "  --dirty-mode MODE     for tests: the way of tracking dirty pages in a migration:\n"
+	      "                        direct, push-bitmap, pull-bitmap, push-bytemap,\n"
+	      "                        pull-bytemap, all (no tracking); default: what suits best\n"
 	      "  --help                this text\n"
 	      "  --version             version of the service and of DPDK\n"
 	      "\n"
@@ -155,6 +159,9 @@ own_option_set(struct options *opts, int c, const char *arg)
 		return 0;
 	case 'g':
 		opts->rpc_group = arg;
+		return 0;
+	case 'm':
+		opts->dirty_mode = arg;
 		return 0;
 	default:
 		return -EINVAL;

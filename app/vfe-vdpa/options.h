@@ -22,6 +22,7 @@ struct options {
 	const char *vfio_user_dir;
 	const char *rpc_socket;
 	const char *rpc_group;
+	const char *dirty_mode; /* NULL = what suits best */
 
 	/* argv for rte_eal_init(): the user's, and what a service without hugepages needs */
 	int eal_argc;

@@ -183,11 +183,25 @@ transit_record(const struct vfe_vdpa_transit *t)
 }
 
 static json_t *
+dirty_record(const struct vfe_vdpa_dirty_info *d)
+{
+	json_t *r = json_pack("{s:I, s:I, s:I, s:I, s:f, s:f}", "rounds", (json_int_t)d->rounds,
+		"pages", (json_int_t)d->pages, "map_bytes", (json_int_t)d->map_bytes, "marked_all",
+		(json_int_t)d->all, "merge_us", (double)d->merge_ns / 1000.0, "last_merge_us",
+		(double)d->last_merge_ns / 1000.0);
+
+	string_set(r, "mode", "%s", d->mode);
+	string_set(r, "last_error", "%s", d->last_error);
+	return r;
+}
+
+static json_t *
 migration_record(const struct vfe_vdpa_vf_info *info)
 {
 	json_t *r = json_object();
 
 	string_set(r, "state", "%s", info->migration);
+	json_object_set_new(r, "dirty", dirty_record(&info->dirty));
 	json_object_set_new(r, "last_suspend", transit_record(&info->last_suspend));
 	json_object_set_new(r, "last_resume", transit_record(&info->last_resume));
 	return r;

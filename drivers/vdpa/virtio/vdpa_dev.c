@@ -34,7 +34,11 @@ struct vdpa_globals vdpa_globals = {
 			.refresh = VDPA_REFRESH_MS,
 			.park = VDPA_PARK_TIMEOUT_MS,
 			.slave = VDPA_SLAVE_TIMEOUT_MS,
+			.dirty_round = VDPA_DIRTY_ROUND_MS,
+			.dirty_blind = VDPA_DIRTY_BLIND_MS,
+			.dirty_retry = VDPA_DIRTY_RETRY_MS,
 		},
+	.dirty_mode = VDPA_DIRTY_AUTO,
 };
 
 static struct {
@@ -274,7 +278,7 @@ static void
 info_queues(const struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 {
 	struct vfe_vdpa_queue_info *q;
-	bool running = vf->state == VDPA_S_RUNNING || vf->state == VDPA_S_TEND;
+	bool running = vdpa_vf_runs_locked(vf);
 	uint16_t qid;
 
 	for (qid = 0; qid < vf->nr_queues; qid++) {
@@ -316,7 +320,7 @@ info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 	vfe_str_copy(ret->state, sizeof(ret->state), vdpa_state_name(vf));
 	ret->lost = vf->lost;
 	ret->connected = vf->vid >= 0;
-	ret->configured = vf->state == VDPA_S_RUNNING || vf->state == VDPA_S_TEND;
+	ret->configured = vdpa_vf_runs_locked(vf);
 	ret->msix_num = vf->vdev.num_vectors;
 	ret->queue_num = vf->nr_queues;
 	ret->queue_size = vf->queues[0].max_size;
@@ -333,6 +337,7 @@ info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 		ret->mem_bytes += vf->table->regions[i].size;
 	}
 	info_migration(vf, ret);
+	vdpa_dirty_info_locked(vf, &ret->dirty);
 	info_queues(vf, ret);
 }
 
@@ -389,6 +394,10 @@ vfe_vdpa_init(const struct vfe_vdpa_cfg *cfg, struct vfe_error *err)
 	vdpa_globals.transport_timeout_ms = cfg->transport_timeout_ms;
 	vdpa_globals.reset_timeout_ms =
 		cfg->reset_timeout_ms != 0 ? cfg->reset_timeout_ms : VDPA_RESET_TIMEOUT_MS;
+	if (vdpa_dirty_mode_parse(cfg->dirty_mode != NULL ? cfg->dirty_mode : "auto",
+		    &vdpa_globals.dirty_mode) < 0)
+		return vfe_error_set(
+			err, -EINVAL, "unknown mode of dirty tracking \"%s\"", cfg->dirty_mode);
 	vdpa_globals.on_lost = cfg->on_lost;
 	vdpa_globals.ctx = cfg->ctx;
 	ret = vdpa_loop_start(err);

@@ -8,7 +8,8 @@
  *while the device is in transit are seen at the next stable state, so many of them make one
  *restart.
  *
- *	IDLE -> QUIESCE -> FREEZE -> FROZEN -> PREPARE -> RESTORE -> UNQUIESCE -> START -> RUNNING
+ *	IDLE -> QUIESCE -> FREEZE -> FLUSH -> FROZEN
+ *	FROZEN -> PREPARE -> RESTORE -> TRACK -> UNQUIESCE -> START -> RUNNING
  *	RUNNING -> QUIESCE ...                (suspend, and the first half of a reconfiguration)
  *	FROZEN -> PARK -> CLEAN -> FROZEN     (the front-end has gone)
  *	any failure -> RESET -> IDLE          (the VF's own registers, when the PF cannot help)
@@ -28,8 +29,9 @@ enum goal {
 };
 
 struct step {
-	const char *name;                 /* for people */
-	int (*enter)(struct vdpa_vf *vf); /* start what is waited for; NULL in a stable state */
+	const char *name; /* for people */
+	/* start what is waited for; 1 = it is done already; NULL in a stable state */
+	int (*enter)(struct vdpa_vf *vf);
 	enum vdpa_state ok;
 	enum vdpa_state fail;
 	bool stopped;   /* the device touches no guest memory */
@@ -44,6 +46,8 @@ static int enter_start(struct vdpa_vf *vf);
 static int enter_park(struct vdpa_vf *vf);
 static int enter_clean(struct vdpa_vf *vf);
 static int enter_tend(struct vdpa_vf *vf);
+static int enter_track(struct vdpa_vf *vf);
+static int enter_flush(struct vdpa_vf *vf);
 static int enter_reset(struct vdpa_vf *vf);
 
 /* clang-format off */
@@ -54,15 +58,20 @@ static const struct step steps[VDPA_S_NR] = {
 	[VDPA_S_RUNNING] =	{"running",	NULL,		VDPA_S_RUNNING,	VDPA_S_RUNNING,	false,	false},
 	[VDPA_S_LOST] =		{"lost",	NULL,		VDPA_S_LOST,	VDPA_S_LOST,	true,	false},
 	[VDPA_S_QUIESCE] =	{"suspending",	enter_quiesce,	VDPA_S_FREEZE,	VDPA_S_RESET,	false,	false},
-	[VDPA_S_FREEZE] =	{"suspending",	enter_freeze,	VDPA_S_FROZEN,	VDPA_S_RESET,	false,	false},
+	[VDPA_S_FREEZE] =	{"suspending",	enter_freeze,	VDPA_S_FLUSH,	VDPA_S_RESET,	false,	false},
+	[VDPA_S_FLUSH] =	{"suspending",	enter_flush,	VDPA_S_FROZEN,	VDPA_S_FROZEN,	true,	false},
 	[VDPA_S_PREPARE] =	{"resuming",	enter_prepare,	VDPA_S_RESTORE,	VDPA_S_FROZEN,	true,	true},
-	[VDPA_S_RESTORE] =	{"resuming",	enter_restore,	VDPA_S_UNQUIESCE, VDPA_S_RESET,	true,	true},
+	[VDPA_S_RESTORE] =	{"resuming",	enter_restore,	VDPA_S_TRACK,	VDPA_S_RESET,	true,	true},
+	[VDPA_S_TRACK] =	{"resuming",	enter_track,	VDPA_S_UNQUIESCE, VDPA_S_FROZEN, true,	true},
 	[VDPA_S_UNQUIESCE] =	{"resuming",	enter_quiesce,	VDPA_S_START,	VDPA_S_RESET,	false,	false},
 	[VDPA_S_START] =	{"resuming",	enter_start,	VDPA_S_RUNNING,	VDPA_S_RESET,	false,	false},
 	[VDPA_S_PARK] =		{"parking",	enter_park,	VDPA_S_CLEAN,	VDPA_S_RESET,	true,	false},
 	[VDPA_S_CLEAN] =	{"parking",	enter_clean,	VDPA_S_FROZEN,	VDPA_S_FROZEN,	true,	false},
 	[VDPA_S_CLEAN_LOST] =	{"lost",	enter_clean,	VDPA_S_LOST,	VDPA_S_LOST,	true,	false},
 	[VDPA_S_CLEAN_IDLE] =	{"parking",	enter_clean,	VDPA_S_IDLE,	VDPA_S_IDLE,	true,	false},
+	[VDPA_S_FLUSH_LOST] =	{"lost",	enter_flush,	VDPA_S_LOST,	VDPA_S_LOST,	true,	false},
+	[VDPA_S_FLUSH_IDLE] =	{"parking",	enter_flush,	VDPA_S_IDLE,	VDPA_S_IDLE,	true,	false},
+	[VDPA_S_TRACK_RUN] =	{"running",	enter_track,	VDPA_S_RUNNING,	VDPA_S_RUNNING,	false,	false},
 	[VDPA_S_TEND] =		{"running",	enter_tend,	VDPA_S_RUNNING,	VDPA_S_RUNNING,	false,	false},
 	[VDPA_S_RESET] =	{"resetting",	enter_reset,	VDPA_S_IDLE,	VDPA_S_LOST,	false,	false},
 };
@@ -79,9 +88,22 @@ vdpa_state_name(const struct vdpa_vf *vf)
 }
 
 bool
-vdpa_vf_stopped_locked(const struct vdpa_vf *vf)
+vdpa_vf_runs_locked(const struct vdpa_vf *vf)
+{
+	return vf->state == VDPA_S_RUNNING || vf->state == VDPA_S_TEND ||
+	       vf->state == VDPA_S_TRACK_RUN;
+}
+
+bool
+vdpa_vf_halted_locked(const struct vdpa_vf *vf)
 {
 	return vf->lost || steps[vf->state].stopped;
+}
+
+bool
+vdpa_vf_stopped_locked(const struct vdpa_vf *vf)
+{
+	return vdpa_vf_halted_locked(vf) && !vdpa_dirty_owed_locked(vf);
 }
 
 void
@@ -261,6 +283,18 @@ enter_tend(struct vdpa_vf *vf)
 }
 
 static int
+enter_track(struct vdpa_vf *vf)
+{
+	return vdpa_dirty_track(vf);
+}
+
+static int
+enter_flush(struct vdpa_vf *vf)
+{
+	return vdpa_dirty_flush(vf);
+}
+
+static int
 enter_reset(struct vdpa_vf *vf)
 {
 	return job_post(vf);
@@ -294,13 +328,18 @@ next_locked(const struct vdpa_vf *vf)
 {
 	enum goal goal = goal_locked(vf);
 	bool pf_lost = atomic_load(&vf->pf->lost);
+	enum vdpa_dirty_need track;
 
 	switch (vf->state) {
 	case VDPA_S_IDLE:
+		if (vdpa_dirty_flush_due_locked(vf))
+			return VDPA_S_FLUSH_IDLE;
 		if (!pf_lost && (goal == GOAL_RUN || freezes_early_locked(vf, goal)))
 			return VDPA_S_QUIESCE;
 		return vf->needs_clean ? VDPA_S_CLEAN_IDLE : VDPA_S_IDLE;
 	case VDPA_S_FROZEN:
+		if (vdpa_dirty_flush_due_locked(vf))
+			return VDPA_S_FLUSH;
 		if (goal == GOAL_RUN && !pf_lost)
 			return VDPA_S_PREPARE;
 		if (goal == GOAL_PARK && vf->guest_blob)
@@ -312,8 +351,13 @@ next_locked(const struct vdpa_vf *vf)
 		/* with the PF away a restart would stop the guest: it waits */
 		if (vf->applied_seq != vf->seq && !pf_lost)
 			return VDPA_S_QUIESCE;
+		track = vdpa_dirty_need_locked(vf);
+		if (track != VDPA_DIRTY_NOTHING)
+			return track == VDPA_DIRTY_TRACK ? VDPA_S_TRACK_RUN : VDPA_S_QUIESCE;
 		return vf->applied_tend_seq != vf->tend_seq ? VDPA_S_TEND : VDPA_S_RUNNING;
 	default:
+		if (vdpa_dirty_flush_due_locked(vf))
+			return VDPA_S_FLUSH_LOST;
 		return vf->needs_clean ? VDPA_S_CLEAN_LOST : VDPA_S_LOST;
 	}
 }
@@ -368,6 +412,8 @@ machine_done(struct vdpa_vf *vf, int status, const char *why)
 		next = VDPA_S_FROZEN;
 	if (status == 0 && (from == VDPA_S_PARK || from == VDPA_S_RESET))
 		vf->guest_blob = false;
+	if (status == 0 && from == VDPA_S_RESET)
+		vdpa_dirty_distrust_locked(vf);
 	state_set_locked(vf, next);
 	pthread_mutex_unlock(&vf->lock);
 
@@ -386,7 +432,7 @@ machine_done(struct vdpa_vf *vf, int status, const char *why)
 static bool
 in_flight(const struct vdpa_vf *vf)
 {
-	return vf->cmd_seq != 0 || vf->job_flies;
+	return vf->cmd_seq != 0 || vf->job_flies || vf->dirty.machine_waits;
 }
 
 /* The transport has failed, and nothing is in flight any more. */
@@ -399,6 +445,7 @@ machine_become_lost(struct vdpa_vf *vf)
 	vdpa_watch_remove(&vf->config_watch);
 	pthread_mutex_lock(&vf->lock);
 	state_set_locked(vf, VDPA_S_LOST);
+	vdpa_dirty_distrust_locked(vf);
 	vf->guest_blob = false;
 	memcpy(why, vf->last_error, sizeof(why));
 	pthread_mutex_unlock(&vf->lock);
@@ -415,7 +462,8 @@ machine_run(struct vdpa_vf *vf)
 
 	while (!in_flight(vf)) {
 		pthread_mutex_lock(&vf->lock);
-		if (vf->lost && vf->state != VDPA_S_LOST && vf->state != VDPA_S_CLEAN_LOST) {
+		if (vf->lost && vf->state != VDPA_S_LOST && vf->state != VDPA_S_CLEAN_LOST &&
+			vf->state != VDPA_S_FLUSH_LOST) {
 			pthread_mutex_unlock(&vf->lock);
 			machine_become_lost(vf);
 			continue;
@@ -432,14 +480,23 @@ machine_run(struct vdpa_vf *vf)
 		pthread_mutex_unlock(&vf->lock);
 		if (vf->state < VDPA_S_NR_STABLE)
 			continue; /* one stable state after another, by a completion */
-		if (vf->state != VDPA_S_TEND)
+		if (vf->state != VDPA_S_TEND && vf->state != VDPA_S_TRACK_RUN)
 			atomic_store(&vf->running, false);
 		ret = steps[vf->state].enter(vf);
 		if (ret < 0)
 			machine_done(vf, ret, "the admin queue takes no command");
+		else if (ret > 0)
+			machine_done(vf, 0, "");
 	}
 	vdpa_vf_relay_sync(vf);
 	vdpa_slave_sync(vf);
+}
+
+void
+vdpa_vf_step_done(struct vdpa_vf *vf)
+{
+	machine_done(vf, 0, "");
+	machine_run(vf);
 }
 
 /* --- timers and posts --- */
@@ -502,6 +559,7 @@ vdpa_vf_machine_init(struct vdpa_vf *vf)
 	vf->step.run = step_run;
 	vf->job.run = job_run;
 	vf->job_done.run = job_done;
+	vdpa_dirty_init(vf);
 	vf->suspend_timer.expired = suspend_expired;
 	vf->retry_timer.expired = retry_expired;
 	vf->refresh_timer.expired = refresh_expired;

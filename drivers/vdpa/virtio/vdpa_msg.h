@@ -18,6 +18,8 @@ enum vdpa_msg_request {
 	VDPA_MSG_SET_OWNER = 3,
 	VDPA_MSG_RESET_OWNER = 4,
 	VDPA_MSG_SET_MEM_TABLE = 5,
+	VDPA_MSG_SET_LOG_BASE = 6,
+	VDPA_MSG_SET_LOG_FD = 7,
 	VDPA_MSG_SET_VRING_NUM = 8,
 	VDPA_MSG_SET_VRING_ADDR = 9,
 	VDPA_MSG_SET_VRING_BASE = 10,
@@ -119,12 +121,19 @@ struct vdpa_msg_area {
 } __attribute__((packed));
 static_assert(sizeof(struct vdpa_msg_area) == 24, "vring area");
 
+struct vdpa_msg_log {
+	uint64_t size;
+	uint64_t offset;
+} __attribute__((packed));
+static_assert(sizeof(struct vdpa_msg_log) == 16, "log area");
+
 union vdpa_msg_payload {
 	uint64_t u64;
 	struct vdpa_msg_state state;
 	struct vdpa_msg_addr addr;
 	struct vdpa_msg_memory memory;
 	struct vdpa_msg_config config;
+	struct vdpa_msg_log log;
 	uint8_t room[632]; /* of librte_vhost 22.11: its largest payload */
 } __attribute__((packed));
 

@@ -25,12 +25,15 @@ static const uint64_t net_guest_features =
 	VFE_BIT(VFE_VIRTIO_F_RING_EVENT_IDX) | VFE_BIT(VFE_VIRTIO_F_VERSION_1) |
 	VFE_BIT(VFE_VIRTIO_F_IN_ORDER) | VFE_BIT(VFE_VIRTIO_F_ORDER_PLATFORM);
 
-/* GUEST_ANNOUNCE is the front-end's own doing, with its control queue. */
+/*
+ * GUEST_ANNOUNCE is the front-end's own doing, with its control queue. LOG_ALL is offered whatever
+ * the device can: without its help a migration takes longer, but loses nothing.
+ */
 uint64_t
 vdpa_net_features_offered(uint64_t device_features)
 {
 	return (device_features & net_guest_features) | VFE_BIT(VFE_NET_F_GUEST_ANNOUNCE) |
-	       VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES);
+	       VFE_BIT(VFE_VHOST_F_LOG_ALL) | VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES);
 }
 
 /* The device's addresses are always those of the domain, never bare physical ones. */
@@ -42,18 +45,14 @@ vdpa_net_features_driver(uint64_t device_features, uint64_t guest_features)
 		       VFE_BIT(VFE_VIRTIO_F_RING_RESET));
 }
 
-/*
- * No LOG_SHMFD: without tracking of dirty pages a migration would lose data, and this is the bit
- * whose absence makes QEMU refuse one.
- */
 uint64_t
 vdpa_net_protocol_features(void)
 {
-	return VFE_BIT(VDPA_PROTOCOL_F_MQ) | VFE_BIT(VDPA_PROTOCOL_F_RARP) |
-	       VFE_BIT(VDPA_PROTOCOL_F_REPLY_ACK) | VFE_BIT(VDPA_PROTOCOL_F_NET_MTU) |
-	       VFE_BIT(VDPA_PROTOCOL_F_SLAVE_REQ) | VFE_BIT(VDPA_PROTOCOL_F_CONFIG) |
-	       VFE_BIT(VDPA_PROTOCOL_F_SLAVE_SEND_FD) | VFE_BIT(VDPA_PROTOCOL_F_HOST_NOTIFIER) |
-	       VFE_BIT(VDPA_PROTOCOL_F_STATUS);
+	return VFE_BIT(VDPA_PROTOCOL_F_MQ) | VFE_BIT(VDPA_PROTOCOL_F_LOG_SHMFD) |
+	       VFE_BIT(VDPA_PROTOCOL_F_RARP) | VFE_BIT(VDPA_PROTOCOL_F_REPLY_ACK) |
+	       VFE_BIT(VDPA_PROTOCOL_F_NET_MTU) | VFE_BIT(VDPA_PROTOCOL_F_SLAVE_REQ) |
+	       VFE_BIT(VDPA_PROTOCOL_F_CONFIG) | VFE_BIT(VDPA_PROTOCOL_F_SLAVE_SEND_FD) |
+	       VFE_BIT(VDPA_PROTOCOL_F_HOST_NOTIFIER) | VFE_BIT(VDPA_PROTOCOL_F_STATUS);
 }
 
 /* The fields of struct vfe_wire_net_config. */

@@ -31,7 +31,8 @@
 
 enum {
 	COMPLAINTS_PER_SECOND = 5,
-	HANDLED = 1, /* by a handler before the library's, which is skipped */
+	HANDLED = 1,  /* by a handler before the library's, which is skipped */
+	ANSWERED = 2, /* the same, and the message is now its answer */
 	MAX_VIDS = RTE_MAX_VHOST_DEVICE,
 };
 
@@ -159,13 +160,18 @@ on_set_features(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
 	const uint64_t ours =
 		VFE_BIT(VFE_VHOST_F_LOG_ALL) | VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES);
+	const uint64_t log_all = VFE_BIT(VFE_VHOST_F_LOG_ALL);
 	uint64_t features = msg->payload.u64;
+	bool log_changed;
 
 	pthread_mutex_lock(&vf->lock);
 	if (((vf->features ^ features) & ~ours) != 0)
 		config_changed_locked(vf);
+	log_changed = ((vf->features ^ features) & log_all) != 0 || !vf->dirty.greeted;
 	vf->features = features;
 	pthread_mutex_unlock(&vf->lock);
+	if (log_changed)
+		vdpa_dirty_log_all(vf, (features & log_all) != 0);
 	return 0;
 }
 
@@ -211,6 +217,35 @@ on_send_rarp(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	VDPA_LOG(INFO, vhost, vf->name, "guest with MAC %02x:%02x:%02x:%02x:%02x:%02x has arrived",
 		mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
 	return 0;
+}
+
+/* --- the log of dirty pages --- */
+
+/*
+ * Instead of the library, which would map whatever it gets. The answer has no payload: QEMU waits
+ * for it and reads the log before this one for the last time then.
+ */
+static int
+before_set_log_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	struct vfe_error err = {0};
+	struct vdpa_log *log;
+
+	if ((vf->protocol_features & VFE_BIT(VDPA_PROTOCOL_F_LOG_SHMFD)) == 0)
+		return complain(vf, "SET_LOG_BASE without LOG_SHMFD");
+	if (!msg_has_fds(msg) || msg->nr_fds != 1 || msg->hdr.size != sizeof(msg->payload.log))
+		return complain(
+			vf, "SET_LOG_BASE of %u bytes with %d fds", msg->hdr.size, msg->nr_fds);
+	if (vdpa_log_create(
+		    msg->fds[0], msg->payload.log.size, msg->payload.log.offset, &log, &err) < 0)
+		return complain(vf, "%s", err.text);
+	if (vdpa_dirty_set_log(vf, log, &err) < 0) {
+		vdpa_log_put(log);
+		return complain(vf, "%s", err.text);
+	}
+	msg_close_fds(msg);
+	msg->hdr.size = 0;
+	return ANSWERED;
 }
 
 /* --- memory --- */
@@ -538,8 +573,10 @@ before_get_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	pthread_mutex_lock(&vf->lock);
 	started = vdpa_ring_started(&vf->rings[qid]);
 	pthread_mutex_unlock(&vf->lock);
-	if (started)
+	if (started) {
 		vdpa_vf_suspend_guest(vf);
+		vdpa_dirty_settle(vf);
+	}
 	idx = vdpa_ring_index(vf, qid);
 	rte_vhost_set_vring_base(vf->vid, qid, idx, idx);
 	VDPA_LOG(DEBUG, vhost, vf->name, "ring %u stands at %u", qid, idx);
@@ -640,7 +677,7 @@ static const struct message {
 	const char *name; /* NULL = refused */
 	uint32_t size;    /* least payload */
 	enum ring_field ring;
-	int (*before)(struct vdpa_vf *vf, struct vdpa_msg *msg); /* 0, HANDLED, < 0 = refused */
+	int (*before)(struct vdpa_vf *vf, struct vdpa_msg *msg); /* 0, HANDLED, ANSWERED, < 0 */
 	int (*after)(struct vdpa_vf *vf, struct vdpa_msg *msg);  /* 0, < 0 = refused */
 } messages[VDPA_MSG_MAX] = {
 	[VDPA_MSG_GET_FEATURES] = {"GET_FEATURES", 0, RING_NONE, NULL, NULL},
@@ -650,6 +687,8 @@ static const struct message {
 	[VDPA_MSG_RESET_OWNER] = {"RESET_OWNER", 0, RING_NONE, before_reset_owner, NULL},
 	[VDPA_MSG_SET_MEM_TABLE] = {"SET_MEM_TABLE", 8, RING_NONE, before_set_mem_table,
 		on_set_mem_table},
+	[VDPA_MSG_SET_LOG_BASE] = {"SET_LOG_BASE", 16, RING_NONE, before_set_log_base, NULL},
+	[VDPA_MSG_SET_LOG_FD] = {"SET_LOG_FD", 0, RING_NONE, NULL, NULL},
 	[VDPA_MSG_SET_VRING_NUM] = {"SET_VRING_NUM", 8, RING_STATE, NULL, on_set_vring_num},
 	[VDPA_MSG_SET_VRING_ADDR] = {"SET_VRING_ADDR", 40, RING_STATE, before_set_vring_addr,
 		on_set_vring_addr},
@@ -718,6 +757,8 @@ before_message(int vid, void *arg)
 		rc = m->before(vf, msg);
 	if (rc == HANDLED)
 		return RTE_VHOST_MSG_RESULT_OK;
+	if (rc == ANSWERED)
+		return RTE_VHOST_MSG_RESULT_REPLY;
 	if (rc == 0)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 	msg_close_fds(msg);
@@ -818,6 +859,7 @@ void
 vfe_vdpa_vf_disconnect(int vid)
 {
 	struct vdpa_table *table;
+	struct vdpa_log *log;
 	struct vdpa_vf *vf;
 	int slave_fd, conn_fd;
 	uint16_t qid;
@@ -840,6 +882,7 @@ vfe_vdpa_vf_disconnect(int vid)
 	}
 	table = vf->table;
 	vf->table = NULL;
+	log = vdpa_dirty_forget_locked(vf);
 	vf->suspend = false;
 	vf->needs_clean = true;
 	vf->drop_slave = true;
@@ -847,6 +890,7 @@ vfe_vdpa_vf_disconnect(int vid)
 	conn_fd = vfe_fd_take(&vf->conn_fd);
 	config_changed_locked(vf);
 	pthread_mutex_unlock(&vf->lock);
+	vdpa_log_put(log);
 	vdpa_table_put(table);
 	vdpa_table_put(vf->table_msg);
 	vf->table_msg = NULL;

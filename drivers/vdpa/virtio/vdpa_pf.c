@@ -114,6 +114,7 @@ call_attach(void *arg)
 
 	pf->admin = pf->new_admin;
 	pf->new_admin = NULL;
+	pf->generation++;
 	if (vdpa_watch_add(&pf->admin_watch, vfe_admin_fd(pf->admin), EPOLLIN) < 0 ||
 		(fd >= 0 && vdpa_watch_add(&pf->lost_watch, fd, vfe_pci_lost_events(pf->pci)) < 0))
 		pf_lost(pf, "cannot be watched");
@@ -228,7 +229,9 @@ pf_open(struct vdpa_pf *pf, struct vfe_vdpa_error *err)
 	char path[108];
 	int ret;
 
+	pthread_mutex_lock(&pf->map_lock);
 	ret = vfe_pci_domain_create(&pf->domain, &err->err);
+	pthread_mutex_unlock(&pf->map_lock);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_PROBE_FAIL, pf, ret);
 	cfg.domain = pf->domain;
@@ -309,6 +312,8 @@ pf_admin(struct vdpa_pf *pf, struct vfe_vdpa_error *err)
 static void
 pf_take_down(struct vdpa_pf *pf)
 {
+	struct vfe_pci_domain *domain;
+
 	if (pf->pci != NULL && pf->vdev.pci != NULL)
 		vfe_virtio_reset(&pf->vdev, vfe_deadline_in_ms(VDPA_STOP_TIMEOUT_MS), NULL, NULL);
 	/* also when it is detached already: the reactor may still be in pf_lost() */
@@ -319,12 +324,16 @@ pf_take_down(struct vdpa_pf *pf)
 		vfe_pci_set_master(pf->pci, false, NULL);
 	vfe_dma_arena_destroy(pf->arena);
 	pf->arena = NULL;
+	pthread_mutex_lock(&pf->map_lock);
+	vdpa_targets_clear_locked(pf);
+	domain = pf->domain;
+	pf->domain = NULL;
+	pthread_mutex_unlock(&pf->map_lock);
 	vfe_pci_close(pf->pci);
 	pf->pci = NULL;
 	memset(&pf->vdev, 0, sizeof(pf->vdev));
-	if (pf->domain != NULL)
-		vfe_pci_domain_destroy(pf->domain);
-	pf->domain = NULL;
+	if (domain != NULL)
+		vfe_pci_domain_destroy(domain);
 }
 
 static int
@@ -371,11 +380,14 @@ vfe_vdpa_pf_add(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err)
 	pf->admin_watch = (struct vdpa_watch){.fd = -1, .ready = pf_admin_ready};
 	pf->lost_watch = (struct vdpa_watch){.fd = -1, .ready = pf_hung_up};
 	pf->timer.expired = pf_timer_expired;
+	pthread_mutex_init(&pf->map_lock, NULL);
+	LIST_INIT(&pf->targets);
 	ret = vdpa_pf_find(bdf) == NULL ? pf_bring_up(pf, err)
 					: vdpa_code(err, VFE_VDPA_PF_ALREADY_ADDED,
 						  vfe_error_set(&err->err, -EEXIST,
 							  "%s is managed already", pf->name));
 	if (ret < 0) {
+		pthread_mutex_destroy(&pf->map_lock);
 		free(pf);
 		return ret;
 	}
@@ -422,6 +434,7 @@ vfe_vdpa_pf_remove(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err)
 	vdpa_pf_unregister(pf);
 	pf_take_down(pf);
 	VDPA_LOG(INFO, dev, pf->name, "removed");
+	pthread_mutex_destroy(&pf->map_lock);
 	free(pf);
 	return 0;
 }

@@ -21,6 +21,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "vdpa_dirty.h"
 #include "vdpa_log.h"
 #include "vdpa_loop.h"
 #include "vdpa_mem.h"
@@ -81,6 +82,11 @@ struct vdpa_pf {
 	struct vdpa_watch admin_watch;
 	struct vdpa_watch lost_watch;
 	struct vdpa_timer timer;
+	unsigned int generation; /* reactor; counts how often it was attached */
+
+	/* protects @domain for maps of dirty pages and those maps; as a domain's change_lock */
+	pthread_mutex_t map_lock;
+	struct vdpa_target_list targets;
 
 	atomic_bool lost;
 	uint64_t device_features; /* written by the provisioning thread before it is published */
@@ -165,14 +171,19 @@ enum vdpa_state {
 	VDPA_S_NR_STABLE,
 	VDPA_S_QUIESCE = VDPA_S_NR_STABLE, /* command in flight */
 	VDPA_S_FREEZE,
+	VDPA_S_FLUSH,   /* the last dirty pages go into the log, tracking ends */
 	VDPA_S_PREPARE, /* job: memory, rings, interrupts, blob */
 	VDPA_S_RESTORE, /* command */
+	VDPA_S_TRACK,   /* dirty pages are tracked before it runs */
 	VDPA_S_UNQUIESCE,
 	VDPA_S_START,
 	VDPA_S_PARK,       /* command: RESTORE of the parked blob */
 	VDPA_S_CLEAN,      /* job: interrupts withdrawn, memory unmapped; parked then */
 	VDPA_S_CLEAN_LOST, /* the same for a lost VF */
 	VDPA_S_CLEAN_IDLE, /* the same for a VF that has been reset */
+	VDPA_S_FLUSH_LOST, /* the log of a lost VF is completed */
+	VDPA_S_FLUSH_IDLE, /* of one that has been reset */
+	VDPA_S_TRACK_RUN,  /* dirty page tracking changes while running */
 	VDPA_S_TEND,       /* job while running: eventfds, configuration space */
 	VDPA_S_RESET,      /* job: stop by its own registers */
 	VDPA_S_NR,
@@ -233,6 +244,8 @@ struct vdpa_vf {
 	bool drop_slave;   /* front-end has gone */
 	uint64_t tend_seq; /* counts changes of eventfds and of config_stale */
 	bool config_stale; /* the device's configuration is to be read */
+
+	struct vdpa_dirty dirty;
 
 	/* --- vhost thread: the message under way --- */
 	uint32_t config_msg_off;
@@ -300,7 +313,11 @@ struct vdpa_globals {
 		uint32_t refresh;
 		uint32_t park;
 		uint32_t slave;
+		uint32_t dirty_round;
+		uint32_t dirty_blind;
+		uint32_t dirty_retry;
 	} ms;
+	enum vdpa_dirty_mode dirty_mode; /* AUTO, or the only one allowed */
 	void (*on_lost)(void *ctx, const struct vfe_bdf *bdf, const char *why);
 	void *ctx;
 };
@@ -343,7 +360,10 @@ void vdpa_vf_remove_now(struct vdpa_vf *vf);    /* waits until it is parked, wha
 void vdpa_vf_machine_init(struct vdpa_vf *vf);
 void vdpa_vf_post(struct vdpa_vf *vf);                 /* any thread */
 void vdpa_vf_config_stale(struct vdpa_vf *vf);         /* reactor: have it read again */
-bool vdpa_vf_stopped_locked(const struct vdpa_vf *vf); /* the device touches no guest memory */
+bool vdpa_vf_runs_locked(const struct vdpa_vf *vf);    /* for a guest */
+bool vdpa_vf_halted_locked(const struct vdpa_vf *vf);  /* the device touches no guest memory */
+bool vdpa_vf_stopped_locked(const struct vdpa_vf *vf); /* and its dirty pages are in the log */
+void vdpa_vf_step_done(struct vdpa_vf *vf); /* reactor: vdpa_dirty.c has done what it was to do */
 void vdpa_vf_set_error_locked(struct vdpa_vf *vf, const char *text);
 void vdpa_vf_lost(struct vdpa_vf *vf, const char *why); /* any thread; ends the transport */
 const char *vdpa_state_name(const struct vdpa_vf *vf);

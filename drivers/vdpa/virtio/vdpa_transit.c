@@ -24,7 +24,7 @@ static const uint8_t phases[VDPA_S_NR] = {
 static bool
 is_running(enum vdpa_state state)
 {
-	return state == VDPA_S_RUNNING || state == VDPA_S_TEND;
+	return state == VDPA_S_RUNNING || state == VDPA_S_TEND || state == VDPA_S_TRACK_RUN;
 }
 
 static void

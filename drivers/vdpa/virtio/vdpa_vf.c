@@ -285,6 +285,7 @@ call_detach(void *arg)
 	vdpa_timer_cancel(&vf->suspend_timer);
 	vdpa_timer_cancel(&vf->retry_timer);
 	vdpa_timer_cancel(&vf->refresh_timer);
+	vdpa_dirty_detach(vf);
 }
 
 /* --- probing --- */
@@ -317,6 +318,7 @@ vf_free(struct vdpa_vf *vf)
 	for (qid = 0; vf->applied != NULL && qid < vf->nr_queues; qid++)
 		vdpa_fd_put(vf->applied[qid].call);
 	vdpa_table_put(vf->table);
+	vdpa_dirty_fini(vf);
 	vfe_close(&vf->config_fd);
 	vfe_close(&vf->new_slave_fd);
 	vfe_state_fini(&vf->blob_state);
@@ -540,7 +542,7 @@ vdpa_vf_begin_removal(struct vdpa_vf *vf)
 static bool
 is_parked_locked(const struct vdpa_vf *vf)
 {
-	if (vf->needs_clean)
+	if (vf->needs_clean || !vf->dirty.idle || vdpa_dirty_flush_due_locked(vf))
 		return false;
 	return vf->state == VDPA_S_IDLE || vf->state == VDPA_S_LOST ||
 	       (vf->state == VDPA_S_FROZEN && !vf->guest_blob);
@@ -649,7 +651,10 @@ vdpa_vf_reattach(struct vdpa_vf *vf, struct vfe_vdpa_error *err)
 	memset(err, 0, sizeof(*err));
 	pthread_mutex_lock(&vf->lock);
 	lost = vf->lost;
-	ret = lost && (vf->state != VDPA_S_LOST || vf->needs_clean) ? -EAGAIN : 0;
+	ret = lost && (vf->state != VDPA_S_LOST || vf->needs_clean ||
+			      vdpa_dirty_flush_due_locked(vf))
+		      ? -EAGAIN
+		      : 0;
 	pthread_mutex_unlock(&vf->lock);
 	if (!lost)
 		return 0;

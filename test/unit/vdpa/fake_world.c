@@ -374,6 +374,7 @@ vfe_pci_domain_map(struct vfe_pci_domain *domain, const struct vfe_pci_dma *dma,
 		domain->mappings++;
 		world.mapped++;
 		world.maps++;
+		fake_track_map(domain, dma);
 	}
 	pthread_mutex_unlock(&world.lock);
 	return ret < 0 ? vfe_error_set(err, ret, "cannot map") : 0;
@@ -383,10 +384,10 @@ int
 vfe_pci_domain_unmap(
 	struct vfe_pci_domain *domain, uint64_t iova, uint64_t size, struct vfe_error *err)
 {
-	(void)iova;
 	(void)size;
 	(void)err;
 	pthread_mutex_lock(&world.lock);
+	fake_track_unmap(domain, iova);
 	assert(domain->mappings > 0);
 	domain->mappings--;
 	world.mapped--;
@@ -537,6 +538,7 @@ vfe_virtio_doorbell_get(struct vfe_virtio_dev *vdev, uint16_t qid, uint16_t noti
 struct command {
 	unsigned int vf;
 	enum fake_kind kind;
+	struct fake_track_cmd track;
 	vfe_admin_done done;
 	void *ctx;
 };
@@ -579,6 +581,7 @@ vfe_admin_create(const struct vfe_admin_cfg *cfg, struct vfe_admin **ret, struct
 	*ret = calloc(1, sizeof(**ret));
 	assert(*ret != NULL);
 	(*ret)->fd = eventfd(0, EFD_NONBLOCK);
+	(*ret)->caps = world.caps;
 	pthread_mutex_lock(&world.lock);
 	the_admin = *ret;
 	pthread_mutex_unlock(&world.lock);
@@ -590,6 +593,8 @@ static bool
 complete_one(struct vfe_admin *admin)
 {
 	struct command cmd;
+	size_t out_len = 0;
+	void *out = NULL;
 	int status;
 
 	pthread_mutex_lock(&world.lock);
@@ -598,13 +603,16 @@ complete_one(struct vfe_admin *admin)
 		return false;
 	}
 	cmd = admin->queue[admin->head++ % MAX_COMMANDS];
-	status = admin->answered ? admin->status : 0;
+	status = admin->answered ? admin->status : world.fail_kind[cmd.kind];
 	admin->answered = false;
 	admin->taken = false;
 	admin->last = cmd;
+	if (status == 0)
+		out = fake_track_execute(cmd.vf, cmd.kind, &cmd.track, &out_len);
 	pthread_mutex_unlock(&world.lock);
-	cmd.done(cmd.ctx, status, NULL, 0,
+	cmd.done(cmd.ctx, status, out, out_len,
 		status < 0 ? &(struct vfe_error){"the test says no"} : NULL);
+	free(out);
 	return true;
 }
 
@@ -677,19 +685,30 @@ vfe_admin_caps(const struct vfe_admin *admin)
 	return &admin->caps;
 }
 
-static int
-admin_submit(struct vfe_admin *admin, unsigned int vf, enum fake_kind kind, vfe_admin_done done,
-	void *ctx)
+int
+fake_admin_submit(struct vfe_admin *admin, unsigned int vf, enum fake_kind kind,
+	const struct fake_track_cmd *track, vfe_admin_done done, void *ctx)
 {
+	struct command cmd = {.vf = vf, .kind = kind, .done = done, .ctx = ctx};
+
+	if (track != NULL)
+		cmd.track = *track;
 	pthread_mutex_lock(&world.lock);
 	assert(admin->tail - admin->head < MAX_COMMANDS);
-	admin->queue[admin->tail++ % MAX_COMMANDS] =
-		(struct command){.vf = vf, .kind = kind, .done = done, .ctx = ctx};
+	admin->queue[admin->tail++ % MAX_COMMANDS] = cmd;
+	world.count[kind]++;
 	pthread_cond_broadcast(&world.cond);
 	if (world.automatic)
 		assert(eventfd_write(admin->fd, 1) == 0);
 	pthread_mutex_unlock(&world.lock);
 	return 0;
+}
+
+static int
+admin_submit(struct vfe_admin *admin, unsigned int vf, enum fake_kind kind, vfe_admin_done done,
+	void *ctx)
+{
+	return fake_admin_submit(admin, vf, kind, NULL, done, ctx);
 }
 
 int
@@ -1092,6 +1111,9 @@ library_handles(int vid, struct vdpa_msg *msg)
 		/* the library must learn nothing that it could translate */
 		assert(msg->payload.addr.desc == UINT64_MAX && msg->payload.addr.log == 0);
 		return;
+	case VDPA_MSG_SET_LOG_BASE:
+		fail_msg("the library must not map the log");
+		return;
 	case VDPA_MSG_GET_VRING_BASE:
 		q = msg->payload.state.index;
 		vfe_close(&c->vrings[q].kick);
@@ -1116,6 +1138,12 @@ send_message(int vid, struct vdpa_msg *msg)
 	int i;
 
 	ret = ops->pre_msg_handle(vid, msg);
+	if (ret == RTE_VHOST_MSG_RESULT_REPLY) {
+		/* QEMU wants no payload, and no fds go back */
+		assert_int_equal(msg->hdr.request, VDPA_MSG_SET_LOG_BASE);
+		assert_int_equal(msg->hdr.size, 0);
+		assert_int_equal(msg->nr_fds, 0);
+	}
 	if (ret == RTE_VHOST_MSG_RESULT_NOT_HANDLED) {
 		library_handles(vid, msg);
 	} else {
@@ -1208,12 +1236,12 @@ fake_guest_close(struct fake_guest *g)
 	vfe_close(&g->slave);
 }
 
-void
-fake_guest_connect(struct fake_guest *g, uint64_t protocol_features)
+static void
+connect_with(struct fake_guest *g, uint64_t protocol_features, uint64_t more_features)
 {
 	struct vfe_bdf bdf = fake_vf(g->vf);
 	uint64_t features = VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_NET_F_CSUM) |
-			    VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES);
+			    VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES) | more_features;
 	struct vfe_error err = {0};
 	unsigned int q;
 
@@ -1226,6 +1254,18 @@ fake_guest_connect(struct fake_guest *g, uint64_t protocol_features)
 	assert_int_equal(
 		fake_send_u64(g->vid, VDPA_MSG_SET_PROTOCOL_FEATURES, protocol_features), 0);
 	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_FEATURES, features), 0);
+}
+
+void
+fake_guest_connect(struct fake_guest *g, uint64_t protocol_features)
+{
+	connect_with(g, protocol_features, 0);
+}
+
+void
+fake_guest_connect_logging(struct fake_guest *g, uint64_t protocol_features)
+{
+	connect_with(g, protocol_features, VFE_BIT(VFE_VHOST_F_LOG_ALL));
 }
 
 int
@@ -1356,6 +1396,10 @@ fake_start(void)
 	world.kernel = false;
 	world.created_vfs = 0;
 	world.detaches = 0;
+	memset(&world.caps, 0, sizeof(world.caps));
+	memset(world.fail_kind, 0, sizeof(world.fail_kind));
+	memset(world.count, 0, sizeof(world.count));
+	fake_track_reset();
 	vdpa_globals.ms = (struct vdpa_times){.suspend = 1000,
 		.grace = 20,
 		.sibling = 20,

@@ -19,6 +19,7 @@
 #include "vdpa_msg.h"
 #include "vfe_state.h"
 #include "vfe_vdpa.h"
+#include "vfe_virtio_admin.h"
 
 enum {
 	FAKE_QUEUES = 4, /* data queues of a VF */
@@ -42,6 +43,11 @@ enum fake_kind {
 	FAKE_FREEZE = VFE_ADMIN_VF_FREEZED,
 	FAKE_RESTORE,
 	FAKE_GET_STATUS,
+	FAKE_TRACK_START,
+	FAKE_TRACK_STOP,
+	FAKE_TRACK_PENDING,
+	FAKE_TRACK_REPORT,
+	FAKE_NR_KINDS,
 };
 
 /* Where bringing a device up fails, when the test says so. */
@@ -104,6 +110,10 @@ struct fake_world {
 	unsigned int detaches;
 	struct fake_vf_log vf[FAKE_VFS];
 
+	struct vfe_admin_caps caps;   /* of PFs that are added from now on */
+	int fail_kind[FAKE_NR_KINDS]; /* -errno for all commands of that kind, when automatic */
+	unsigned int count[FAKE_NR_KINDS]; /* commands that came */
+
 	unsigned int lost_calls;
 	char lost_name[VFE_BDF_STR_SIZE];
 };
@@ -138,6 +148,33 @@ void fake_hang_up(const struct vfe_bdf *bdf);
 /* A configuration change interrupt of VF @i. */
 void fake_config_interrupt(unsigned int i);
 
+/* --- dirty pages --- */
+
+/*
+ * The device, if it runs, writes the page of @gpa: marks it if it tracks it (returns true). A push
+ * into memory that is not mapped for the PF fails the test.
+ */
+bool fake_device_writes(unsigned int i, uint64_t gpa);
+bool fake_device_tracks(unsigned int i);      /* anything */
+unsigned int fake_track_mode(unsigned int i); /* VFE_ADMIN_TRACK_*, 0 = none */
+
+/* The rest is for fake_world.c. */
+struct fake_track_cmd {
+	struct vfe_wire_admin_track_start start;
+	struct vfe_wire_admin_sge sge;
+	uint64_t range_addr;
+	uint64_t offset;
+	uint64_t length;
+};
+int fake_admin_submit(struct vfe_admin *admin, unsigned int vf, enum fake_kind kind,
+	const struct fake_track_cmd *track, vfe_admin_done done, void *ctx);
+/* The device does it; its output, malloc()ed, or NULL. world.lock held. */
+void *fake_track_execute(
+	unsigned int vf, enum fake_kind kind, const struct fake_track_cmd *cmd, size_t *ret_len);
+void fake_track_map(struct vfe_pci_domain *domain, const struct vfe_pci_dma *dma);
+void fake_track_unmap(struct vfe_pci_domain *domain, uint64_t iova);
+void fake_track_reset(void);
+
 /* --- front-ends; vid is the VF's number --- */
 
 struct fake_guest {
@@ -160,6 +197,8 @@ int fake_get_base(int vid, uint32_t index);
 
 void fake_guest_open(struct fake_guest *g, unsigned int vf);
 void fake_guest_connect(struct fake_guest *g, uint64_t protocol_features);
+/* Its first SET_FEATURES has LOG_ALL. */
+void fake_guest_connect_logging(struct fake_guest *g, uint64_t protocol_features);
 int fake_guest_mem(struct fake_guest *g);
 void fake_guest_ring(struct fake_guest *g, unsigned int q); /* size, address, kick, call */
 void fake_guest_enable(struct fake_guest *g, unsigned int q, bool on);

@@ -95,12 +95,13 @@ own_options_are_read(void **state)
 {
 	(void)state;
 	assert_int_equal(PARSE("--", "--iface", "/tmp/x-", "--vfio-user-dir=/d", "--rpc-socket",
-				 "/r.sock", "--rpc-group", "vfe"),
+				 "/r.sock", "--rpc-group", "vfe", "--dirty-mode=all"),
 		0);
 	assert_string_equal(opts.iface, "/tmp/x-");
 	assert_string_equal(opts.vfio_user_dir, "/d");
 	assert_string_equal(opts.rpc_socket, "/r.sock");
 	assert_string_equal(opts.rpc_group, "vfe");
+	assert_string_equal(opts.dirty_mode, "all");
 	assert_int_equal(PARSE("--help"), 0);
 	assert_true(opts.help);
 	assert_int_equal(PARSE("--", "--version"), 0);

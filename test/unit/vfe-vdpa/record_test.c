@@ -32,10 +32,12 @@ vf_record_keeps_the_known_members(void **state)
 		.mac = {0, 0, 0, 0, 0x33, 0},
 		.mtu = 1500,
 		.configured = true,
+		.dirty = {.mode = "direct", .rounds = 3, .pages = 9, .all = 1, .last_error = "x"},
 		.queues = {[1] = {.enabled = true, .relayed_kicks = 7}},
 	};
 	json_t *r = rpc_vf_record(&info, "/tmp/vfe-net0");
 	json_t *features = json_object_get(r, "device_feature");
+	json_t *dirty;
 
 	(void)state;
 	assert_string_equal(json_string_value(json_object_get(r, "vf")), "0000:af:04.5");
@@ -54,6 +56,13 @@ vf_record_keeps_the_known_members(void **state)
 	assert_string_equal(
 		json_string_value(json_object_get(features, "   32")), "VIRTIO_F_VERSION_1");
 	assert_int_equal(json_object_size(features), 3);
+
+	dirty = json_object_get(json_object_get(r, "migration"), "dirty");
+	assert_string_equal(json_string_value(json_object_get(dirty, "mode")), "direct");
+	assert_int_equal(json_integer_value(json_object_get(dirty, "rounds")), 3);
+	assert_int_equal(json_integer_value(json_object_get(dirty, "pages")), 9);
+	assert_int_equal(json_integer_value(json_object_get(dirty, "marked_all")), 1);
+	assert_string_equal(json_string_value(json_object_get(dirty, "last_error")), "x");
 
 	assert_string_equal(json_string_value(json_object_get(r, "pf")), "0000:af:00.2");
 	assert_int_equal(json_array_size(json_object_get(r, "queues")), 2);

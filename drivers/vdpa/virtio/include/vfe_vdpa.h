@@ -83,6 +83,13 @@ struct vfe_vdpa_cfg {
 	uint32_t reset_timeout_ms;     /* a device reset when probing; 0 = 120 s */
 
 	/*
+	 * How dirty pages are tracked in a migration; NULL or "auto" = what suits device, guest
+	 * and log best. For tests: "direct", "push-bitmap", "pull-bitmap", "push-bytemap",
+	 * "pull-bytemap", or "all" (mark all memory); what cannot be had is "all" then.
+	 */
+	const char *dirty_mode;
+
+	/*
 	 * A PF or VF was lost (its transport hung up, or it broke a protocol), or may be back.
 	 * Called on the reactor thread; must not block. The receiver calls vfe_vdpa_reattach()
 	 * from the provisioning thread when the device is there again.
@@ -190,6 +197,18 @@ struct vfe_vdpa_transit {
 	bool ok;               /* else it was stopped by other means, or did not get to run */
 };
 
+/* Dirty pages of a VF since its front-end has begun to migrate. */
+struct vfe_vdpa_dirty_info {
+	char mode[16];      /* "off", or one of vfe_vdpa_cfg.dirty_mode */
+	uint64_t rounds;    /* merges into the log; in the direct mode there are none */
+	uint64_t pages;     /* that were found dirty then */
+	uint64_t map_bytes; /* that were looked at for it */
+	uint64_t all;       /* how often all memory was marked */
+	uint64_t merge_ns;  /* what the merges took */
+	uint64_t last_merge_ns;
+	char last_error[160]; /* why the device does not track; "" when none */
+};
+
 struct vfe_vdpa_vf_info {
 	struct vfe_bdf bdf;
 	struct vfe_bdf pf;
@@ -216,6 +235,7 @@ struct vfe_vdpa_vf_info {
 	char migration[16]; /* "none"; "logging", "stopped": the front-end is migrating */
 	struct vfe_vdpa_transit last_suspend;
 	struct vfe_vdpa_transit last_resume;
+	struct vfe_vdpa_dirty_info dirty;
 	uint64_t relayed_kicks; /* sum of the queues */
 	struct vfe_vdpa_queue_info queues[VFE_VDPA_MAX_QUEUES];
 };
