@@ -204,6 +204,18 @@ has_protocol(const struct vdpa_vf *vf, uint64_t bits)
 	return (vf->slave.features & bits) == bits;
 }
 
+static bool
+take_config_change(struct vdpa_vf *vf)
+{
+	bool changed;
+
+	pthread_mutex_lock(&vf->lock);
+	changed = vf->config_changed;
+	vf->config_changed = false;
+	pthread_mutex_unlock(&vf->lock);
+	return changed;
+}
+
 void
 vdpa_slave_sync(struct vdpa_vf *vf)
 {
@@ -218,13 +230,9 @@ vdpa_slave_sync(struct vdpa_vf *vf)
 	notifiers_forget(vf);
 	if (!atomic_load(&vf->running))
 		return;
-	if (s->fd >= 0 && s->pending == 0 && vf->config_changed &&
-		has_protocol(vf, VFE_BIT(VDPA_PROTOCOL_F_CONFIG))) {
-		pthread_mutex_lock(&vf->lock);
-		vf->config_changed = false;
-		pthread_mutex_unlock(&vf->lock);
+	if (s->fd >= 0 && s->pending == 0 && has_protocol(vf, VFE_BIT(VDPA_PROTOCOL_F_CONFIG)) &&
+		take_config_change(vf))
 		ret = slave_send(vf, VDPA_SLAVE_CONFIG_CHANGE, NULL, 0, -1);
-	}
 	for (qid = 0; ret == 0 && qid < vf->nr_queues; qid++) {
 		if (s->fd < 0 || s->pending != 0 || !has_protocol(vf, notifier_bits))
 			break;

@@ -481,12 +481,14 @@ vfe_virtio_config_read_fields(struct vfe_virtio_dev *vdev, const uint8_t *widths
 {
 	struct vfe_wire_net_config config = {
 		.mac = {2, 0, 0, 0, (uint8_t)vdev->pci->vf, vdev->pci->mac_last},
-		.status = htole16(world.link_status),
 		.max_virtqueue_pairs = htole16(FAKE_QUEUES / 2),
 		.mtu = htole16(1500),
 	};
 	uint32_t len = 0;
 
+	pthread_mutex_lock(&world.lock);
+	config.status = htole16(world.link_status);
+	pthread_mutex_unlock(&world.lock);
 	STAGE(FAKE_STAGE_CONFIG, err);
 	if (vfe_pci_error(vdev->pci) != 0)
 		return vfe_error_set(err, -ENODEV, "gone");

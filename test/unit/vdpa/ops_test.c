@@ -656,7 +656,9 @@ changed_link_is_told_to_the_front_end(void **state)
 	}
 	assert_true(fake_info(0)->link_up);
 	world.automatic = false;
+	pthread_mutex_lock(&world.lock);
 	world.link_status = 0;
+	pthread_mutex_unlock(&world.lock);
 	fake_config_interrupt(0);
 	slave_receive(g, &msg);
 	assert_int_equal(msg.hdr.request, VDPA_SLAVE_CONFIG_CHANGE);
