@@ -11,7 +11,8 @@ import time
 import pytest
 
 from peers import daemons, virtio
-from peers.memory import NET_HDR, make_frame
+from peers.admin import PULL_BITMAP, Tracker
+from peers.memory import NET_HDR, PAGE, make_frame
 from peers.vfio_user import fresh_client
 from peers.virtio import AdminPf, NetDriver
 
@@ -254,4 +255,44 @@ def test_restored_vf_announces_its_address(tap, plain):
             frame = make_frame()
             plain.driver.send_frame(frame)
             plain.wire.receive(frame)
+        pf.reset()
+
+
+def test_dirty_pages_of_packets_that_pass_and_that_do_not(tap, guest):
+    """Read into buffers of the guest before the filter sees them: dirty all the same."""
+    controller, _ = tap
+    driver = guest.driver
+    mem = driver.mem
+    assert guest.ctrl(0, 0, b'\0') == 0  # not promiscuous
+
+    def count(key):
+        queues = controller.rpc('query', {'pf': 0, 'vf': 0})['queues']
+        return queues[0][key]
+
+    def check(track, key, frames):
+        track.take()
+        image = mem.read(mem.base, mem.size)
+        before = count(key)
+        for frame in frames:
+            guest.wire.send(frame)
+        deadline = time.monotonic() + 5 * daemons.SLOW
+        while count(key) < before + len(frames):
+            assert time.monotonic() < deadline
+        pf.freeze(1)
+        after = mem.read(mem.base, mem.size)
+        changed = {(mem.base + i) // PAGE for i in range(0, mem.size, PAGE)
+                   if image[i:i + PAGE] != after[i:i + PAGE]}
+        assert changed and track.take() == changed
+        while driver.pairs[0].receive(0) is not None:
+            pass
+        pf.run(1)
+        driver.notify(0)
+
+    with AdminPf(fresh_client(controller.pf_socket)) as pf:
+        pf.start()
+        track = Tracker(pf, 1, PULL_BITMAP, 0, mem.end)
+        assert track.start() == 0
+        for size in (60, 700, 1514):
+            check(track, 'packets', [make_frame(size) for _ in range(10)])
+            check(track, 'dropped', [b'\x02\0\0\0\0\7' + make_frame(size)[6:]])
         pf.reset()

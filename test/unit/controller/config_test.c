@@ -116,6 +116,30 @@ qp_num_of_vfs_defaults_to_the_pf_s(void **state)
 	config_fini(&config);
 }
 
+static void
+dirty_modes_are_a_mask(void **state)
+{
+	struct config config;
+
+	(void)state;
+	assert_int_equal(config_parse("{\"software_dpu\": {\"dirty_modes\": [\"pull_bytemap\", "
+				      "\"push_bitmap\"], \"dirty_coarse\": true, "
+				      "\"dirty_lose_pages\": 7, "
+				      "\"pfs\": [{\"bdf\": \"af:00.2\"}]}}",
+				 &config, NULL),
+		0);
+	assert_int_equal(config.dirty_modes, 1 << 4 | 1 << 1);
+	assert_true(config.dirty_coarse && config.knobs.scribble);
+	assert_int_equal(config.knobs.dirty_lose_pages, 7);
+	config_fini(&config);
+	assert_int_equal(config_parse("{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\"}]}}",
+				 &config, NULL),
+		0);
+	assert_int_equal(config.dirty_modes, 0x1e);
+	assert_false(config.dirty_coarse);
+	config_fini(&config);
+}
+
 #define PFS "\"pfs\": [{\"bdf\": \"0000:af:00.2\"}]"
 
 /* The text of the refusal must name the key. */
@@ -137,6 +161,13 @@ static const struct {
 	{"{\"software_dpu\": {" PFS ", \"queue_size\": 300}}", "queue_size: 300"},
 	{"{\"software_dpu\": {" PFS ", \"num_msix\": 4096}}", "software_dpu.num_msix"},
 	{"{\"software_dpu\": {" PFS ", \"dir\": 5}}", "software_dpu.dir: expected a string"},
+	{"{\"software_dpu\": {" PFS ", \"dirty_modes\": \"pull_bitmap\"}}",
+		"software_dpu.dirty_modes: expected an array"},
+	{"{\"software_dpu\": {" PFS ", \"dirty_modes\": [\"pull_bitmap\", \"pull\"]}}",
+		"software_dpu.dirty_modes[1]: expected \"push_bitmap\""},
+	{"{\"software_dpu\": {" PFS ", \"dirty_modes\": [3]}}", "software_dpu.dirty_modes[0]"},
+	{"{\"software_dpu\": {" PFS ", \"dirty_lose_pages\": -1}}",
+		"software_dpu.dirty_lose_pages"},
 	{"{\"software_dpu\": {" PFS ", \"dir\": \"\"}}", "software_dpu.dir"},
 	{"{\"software_dpu\": {" PFS ", " PFS "}}", "duplicate"},
 	{"{}", "software_dpu.pfs: missing"},
@@ -239,6 +270,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_user_guide_s_keys_are_understood),
 		cmocka_unit_test(a_pf_alone_is_enough),
+		cmocka_unit_test(dirty_modes_are_a_mask),
 		cmocka_unit_test(qp_num_of_vfs_defaults_to_the_pf_s),
 		cmocka_unit_test(what_is_wrong_is_named),
 		cmocka_unit_test(a_file_is_named_in_its_errors),

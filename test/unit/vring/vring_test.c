@@ -839,6 +839,145 @@ random_traffic_matches_the_model(void **state)
 	end();
 }
 
+/* What the watch was told, as pages of FAKE_IOVA and on. */
+struct told {
+	struct vfe_vring_watch watch;
+	uint8_t pages[64];
+	unsigned int calls;
+};
+
+static void
+on_wrote(const struct vfe_vring_watch *watch, uint64_t iova, uint64_t len)
+{
+	struct told *told = (struct told *)(uintptr_t)watch;
+	uint64_t page;
+
+	assert_true(len > 0);
+	told->calls++;
+	for (page = (iova - FAKE_IOVA) / 4096; page <= (iova + len - 1 - FAKE_IOVA) / 4096;
+		page++) {
+		assert_in_range(page, 0, sizeof(told->pages) - 1);
+		told->pages[page] = 1;
+	}
+}
+
+static struct told told = {.watch = {on_wrote}};
+
+/* The pages in which the guest's memory differs from @before are those that were told. */
+static void
+assert_told(const uint8_t *before)
+{
+	uint32_t page;
+
+	for (page = 0; page < sizeof(told.pages); page++)
+		assert_int_equal(told.pages[page],
+			memcmp(before + page * 4096, mem.va + page * 4096, 4096) != 0);
+	memset(told.pages, 0, sizeof(told.pages));
+	told.calls = 0;
+}
+
+/* A used ring of five pages that begins near the end of one. */
+static void
+watch_is_told_of_all_writes_to_the_used_ring(void **state)
+{
+	const unsigned int features[] = {0, VFE_BIT(VFE_VIRTIO_F_RING_EVENT_IDX)};
+	const uint16_t bursts[] = {1, 3, 509, 1, 700, 1000, 2048, 100};
+	static uint8_t before[64 * 4096];
+	struct vfe_vring_cfg cfg;
+	unsigned int f, b;
+	uint16_t i;
+
+	(void)state;
+	fake_mem_init(&mem, 4 << 20);
+	for (f = 0; f < 2; f++) {
+		cfg = (struct vfe_vring_cfg){
+			.size = 2048,
+			.desc = FAKE_IOVA,
+			.driver = FAKE_IOVA + 10 * 4096,
+			.device = FAKE_IOVA + 20 * 4096 - 8,
+			.features = features[f],
+		};
+		memset(mem.va, 0, sizeof(before));
+		assert_int_equal(vfe_vring_start(&vr, &cfg, mem.map, NULL), 0);
+		vr.watch = &told.watch;
+		memcpy(before, mem.va, sizeof(before));
+		assert_false(vfe_vring_set_kick(&vr, false));
+		assert_int_equal(told.calls, 1);
+		assert_told(before);
+		for (b = 0; b < VFE_ARRAY_SIZE(bursts); b++) {
+			memcpy(before, mem.va, sizeof(before));
+			for (i = 0; i < bursts[b]; i++)
+				vfe_vring_push(&vr, i, b * 100 + i + 1);
+			assert_int_equal(told.calls, 0);
+			vfe_vring_publish(&vr);
+			assert_told(before);
+		}
+		vfe_vring_publish(&vr);
+		assert_int_equal(told.calls, 0);
+		/* of a ring that ends before it publishes, too */
+		memcpy(before, mem.va, sizeof(before));
+		for (i = 0; i < 600; i++)
+			vfe_vring_push(&vr, i, 77);
+		vfe_vring_stop(&vr);
+		told.pages[19] = 0; /* where the index would be */
+		assert_told(before);
+	}
+	fake_mem_fini(&mem);
+}
+
+static void
+watch_is_told_of_parts_of_buffers(void **state)
+{
+	struct iovec parts[3];
+	static const uint8_t all[] = {0, 1, 9, 30, 31}, some[] = {1, 9, 30};
+	size_t i;
+
+	(void)state;
+	begin(64, false, 0);
+	parts[0] = (struct iovec){mem.va + 4090, 10};
+	parts[1] = (struct iovec){mem.va + 9 * 4096, 4096};
+	parts[2] = (struct iovec){mem.va + 30 * 4096 + 4000, 200};
+	vfe_vring_wrote_iov(&vr, parts, 3, 0, UINT64_MAX); /* nobody is there */
+	assert_int_equal(told.calls, 0);
+	vr.watch = &told.watch;
+	vfe_vring_wrote_iov(&vr, parts, 3, 0, 10 + 4096 + 97);
+	assert_int_equal(told.calls, 3);
+	for (i = 0; i < VFE_ARRAY_SIZE(all); i++)
+		assert_int_equal(told.pages[all[i]]--, 1);
+	vfe_vring_wrote_iov(&vr, parts, 3, 6, 4 + 4096 + 1);
+	for (i = 0; i < VFE_ARRAY_SIZE(some); i++)
+		assert_int_equal(told.pages[some[i]]--, 1);
+	vfe_vring_wrote_iov(&vr, parts, 3, 10 + 4096 + 200, 50);
+	vfe_vring_wrote_iov(&vr, parts, 3, 0, 0);
+	assert_int_equal(told.calls, 6);
+	for (i = 0; i < sizeof(told.pages); i++)
+		assert_int_equal(told.pages[i], 0);
+	told.calls = 0;
+	vr.watch = NULL;
+	end();
+}
+
+static void
+iova_of_a_pointer_is_that_of_its_region(void **state)
+{
+	static uint8_t a[0x1000], b[0x1000];
+	const struct vfe_iova_region regions[] = {{0x5000, 0x800, b, 1}, {0x1000, 0x1000, a, 2}};
+	struct vfe_iova_map *map;
+	uint32_t hint = 7;
+	uint64_t iova;
+
+	(void)state;
+	assert_int_equal(vfe_iova_map_create(regions, 2, &map, NULL), 0);
+	assert_true(vfe_iova_of(map, &hint, a + 0xfff, &iova) && iova == 0x1fff);
+	assert_true(vfe_iova_of(map, &hint, b, &iova) && iova == 0x5000);
+	assert_int_equal(hint, 1);
+	assert_true(vfe_iova_of(map, &hint, b + 0x7ff, &iova) && iova == 0x57ff);
+	assert_false(vfe_iova_of(map, &hint, b + 0x800, &iova));
+	assert_true(vfe_iova_of(map, &hint, a, &iova) && iova == 0x1000);
+	assert_false(vfe_iova_of(NULL, &hint, a, &iova));
+	vfe_iova_map_free(map);
+}
+
 int
 main(void)
 {
@@ -864,6 +1003,9 @@ main(void)
 		cmocka_unit_test(kicks_are_asked_for_by_flag),
 		cmocka_unit_test(kicks_are_asked_for_by_event),
 		cmocka_unit_test(burst_takes_plain_buffers_up_to_the_first_other),
+		cmocka_unit_test(watch_is_told_of_all_writes_to_the_used_ring),
+		cmocka_unit_test(watch_is_told_of_parts_of_buffers),
+		cmocka_unit_test(iova_of_a_pointer_is_that_of_its_region),
 		cmocka_unit_test(random_traffic_matches_the_model),
 	};
 
