@@ -38,7 +38,8 @@ enum {
 struct admin_cmd {
 	LIST_ENTRY(admin_cmd) next;
 	struct admin *admin;
-	ev_io timer; /* of a timerfd: the loop's own timers count milliseconds */
+	ev_io timer; /* of a timerfd: the loop's own timers count milliseconds; fd -1 = none */
+	const struct function *stops; /* it waits for this VF; NULL = it does not */
 	uint16_t head;
 	uint16_t nr_read;
 	uint16_t nr_write;
@@ -58,6 +59,7 @@ struct admin {
 struct call {
 	struct function *pf;
 	struct function *vf; /* for rows with needs_vf */
+	bool later;          /* the status comes when the VF has stopped */
 	const struct admin_cmd *cmd;
 	uint8_t in[MAX_INPUT];
 	uint8_t out[16]; /* fixed result, zeroed */
@@ -90,6 +92,9 @@ status_of(int rc)
 		return NO_MEMORY;
 	case -EIO:
 		return FAILED;
+	case -EAGAIN:
+	case -ETIMEDOUT:
+		return TRY_AGAIN;
 	default:
 		return REFUSED;
 	}
@@ -124,9 +129,12 @@ static uint8_t
 mig_modify_status(struct call *call)
 {
 	struct vfe_wire_admin_modify_status in;
+	int rc;
 
 	memcpy(&in, call->in, sizeof(in));
-	return status_of(migrate_set_status(call->vf, le16toh(in.status), &call->err));
+	rc = migrate_set_status(call->vf, le16toh(in.status), &call->err);
+	call->later = rc == -EINPROGRESS;
+	return call->later ? VFE_ADMIN_S_OK : status_of(rc);
 }
 
 static uint8_t
@@ -357,6 +365,10 @@ find_vf(struct call *call)
 		return REFUSED;
 	}
 	call->vf = &call->pf->vfs[id - 1];
+	if (call->vf->vdev == NULL) {
+		vfe_error_set(&call->err, 0, "VF %u has no controller", id - 1u);
+		return REFUSED;
+	}
 	if (vfe_vdev_resetting(call->vf->vdev)) {
 		vfe_error_set(&call->err, 0, "%s is being reset", call->vf->name);
 		return TRY_AGAIN;
@@ -388,9 +400,21 @@ run_row(const struct row *row, struct call *call)
 	return status;
 }
 
-/* Execute @cmd and write its status. Returns the bytes written. */
+/* The end of @cmd: its status byte. Returns the bytes written. */
 static uint32_t
-execute(struct admin *admin, const struct admin_cmd *cmd)
+write_status(const struct admin_cmd *cmd, uint8_t status)
+{
+	(void)ctl_iov_write(
+		writable(cmd), cmd->nr_write, cmd->write_len - 1, &status, sizeof(status));
+	return cmd->write_len;
+}
+
+/*
+ * Execute @cmd and write its status. Returns the bytes written, or CTL_QUEUE_LATER: it waits for
+ * cmd->stops.
+ */
+static int64_t
+execute(struct admin *admin, struct admin_cmd *cmd)
 {
 	struct call call = {.pf = admin->pf, .cmd = cmd, .err = {"no such command"}};
 	struct vfe_wire_admin_hdr hdr = {0, 0};
@@ -408,6 +432,9 @@ execute(struct admin *admin, const struct admin_cmd *cmd)
 		row = find_row(&hdr, &status);
 	if (row != NULL)
 		status = run_row(row, &call);
+	cmd->stops = call.later ? call.vf : NULL;
+	if (call.later)
+		return CTL_QUEUE_LATER;
 	if (status != VFE_ADMIN_S_OK) {
 		admin->stats.errors++;
 		app_log_limited(&admin->pf->log_limit, APP_LOG_WARN,
@@ -415,16 +442,20 @@ execute(struct admin *admin, const struct admin_cmd *cmd)
 			hdr.class_, hdr.cmd, row != NULL ? row->name : "unknown", status,
 			call.err.text);
 	}
-	(void)ctl_iov_write(
-		writable(cmd), cmd->nr_write, cmd->write_len - 1, &status, sizeof(status));
-	return cmd->write_len;
+	return write_status(cmd, status);
+}
+
+static void
+timer_end(struct admin_cmd *cmd)
+{
+	ev_io_stop(cmd->admin->pf->env->loop, &cmd->timer);
+	vfe_close(&cmd->timer.fd);
 }
 
 static void
 cmd_free(struct admin_cmd *cmd)
 {
-	ev_io_stop(cmd->admin->pf->env->loop, &cmd->timer);
-	vfe_close(&cmd->timer.fd);
+	timer_end(cmd);
 	LIST_REMOVE(cmd, next);
 	cmd->admin->stats.in_flight--;
 	free(cmd);
@@ -435,13 +466,37 @@ on_latency_over(struct ev_loop *loop, ev_io *timer, int revents)
 {
 	struct admin_cmd *cmd = vfe_container_of(timer, struct admin_cmd, timer);
 	struct admin *admin = cmd->admin;
-	uint32_t written = execute(admin, cmd);
+	int64_t written = execute(admin, cmd);
 	uint16_t head = cmd->head;
 
 	(void)loop;
 	(void)revents;
+	if (written == CTL_QUEUE_LATER) {
+		timer_end(cmd);
+		return;
+	}
 	cmd_free(cmd);
-	ctl_queue_complete(&admin->q, head, written);
+	ctl_queue_complete(&admin->q, head, (uint32_t)written);
+}
+
+void
+admin_stopped(struct admin *admin, const struct function *vf, int rc)
+{
+	struct admin_cmd *cmd, *next;
+	uint32_t written;
+	uint16_t head;
+
+	for (cmd = LIST_FIRST(&admin->in_flight); cmd != NULL; cmd = next) {
+		next = LIST_NEXT(cmd, next);
+		if (cmd->stops != vf)
+			continue;
+		if (rc < 0)
+			admin->stats.errors++;
+		written = write_status(cmd, status_of(rc));
+		head = cmd->head;
+		cmd_free(cmd);
+		ctl_queue_complete(&admin->q, head, written);
+	}
 }
 
 /* Let a command wait; false when there is no timer for it. */
@@ -472,7 +527,7 @@ on_command(void *ctx, const struct vfe_chain *chain)
 	uint32_t latency_us = admin->pf->env->knobs.admin_latency_us;
 	size_t nr_iov = (size_t)chain->nr_read + chain->nr_write;
 	struct admin_cmd *cmd = malloc(sizeof(*cmd) + nr_iov * sizeof(cmd->iov[0]));
-	uint32_t written;
+	int64_t written;
 
 	if (cmd == NULL) {
 		log_err("%s: no memory for an admin command", admin->pf->name);
@@ -485,9 +540,16 @@ on_command(void *ctx, const struct vfe_chain *chain)
 	cmd->read_len = chain->read_len;
 	cmd->write_len = chain->write_len;
 	memcpy(cmd->iov, chain->iov, nr_iov * sizeof(cmd->iov[0]));
+	cmd->stops = NULL;
+	ev_io_init(&cmd->timer, on_latency_over, -1, EV_READ);
 	if (latency_us != 0 && latency_begin(cmd, latency_us))
 		return CTL_QUEUE_LATER;
 	written = execute(admin, cmd);
+	if (written == CTL_QUEUE_LATER) {
+		LIST_INSERT_HEAD(&admin->in_flight, cmd, next);
+		admin->stats.in_flight++;
+		return CTL_QUEUE_LATER;
+	}
 	free(cmd);
 	return written;
 }

@@ -16,7 +16,7 @@ struct admin;
 struct admin_stats {
 	uint64_t commands;
 	uint64_t errors;    /* answered with a status other than OK */
-	uint32_t in_flight; /* waiting for their latency (a test knob) */
+	uint32_t in_flight; /* waiting for their latency (a test knob), or for a VF to stop */
 };
 
 /* @pf has its VFs in pf->vfs by the time the first command comes. */
@@ -33,6 +33,9 @@ void admin_set_map(struct admin *admin, const struct vfe_iova_map *map);
 
 /* [@va, @va + @size) goes away: commands in flight with buffers there are answered nowhere. */
 void admin_forget_memory(struct admin *admin, const void *va, uint64_t size);
+
+/* Answer the commands that wait for @vf to stop: 0 or -errno. */
+void admin_stopped(struct admin *admin, const struct function *vf, int rc);
 
 void admin_get_stats(const struct admin *admin, struct admin_stats *ret);
 

@@ -6,6 +6,7 @@
 
 #include "config.h"
 
+#include "config_blk.h"
 #include "config_json.h"
 #include "vfe_wire_admin.h"
 
@@ -19,6 +20,8 @@ enum {
 	MIN_MTU = 68,
 	MAX_MTU = 9216,
 	MAX_MSIX = 2048,
+	MAX_DRAIN_MS = 60000,
+	DEFAULT_DRAIN_MS = 5000,
 	IB_DEV_SIZE = 32,
 	ALL_DIRTY_MODES = 0x1e,
 };
@@ -35,6 +38,7 @@ struct raw_backend {
 struct raw_vf {
 	bool present;
 	struct raw_backend backend;
+	struct config_blk blk;
 };
 
 struct raw_pf {
@@ -46,7 +50,10 @@ struct raw_pf {
 	uint32_t vf_stride;
 	uint32_t mtu;
 	uint32_t qp_num;
+	uint32_t num_vfs;
+	bool is_blk;
 	struct raw_backend backend;
+	struct config_blk blk;
 	struct raw_vf *vfs; /* CONFIG_MAX_VFS, allocated when the file has some */
 };
 
@@ -134,6 +141,7 @@ read_vfs(const struct json_key *key, const json_t *value, const char *path, void
 {
 	static const struct json_key keys[] = {
 		{"backend", read_backend, offsetof(struct raw_vf, backend), 0, 0},
+		CONFIG_BLK_KEYS(offsetof(struct raw_vf, blk)),
 	};
 	struct raw_vf **ret = out;
 	char member[JSON_PATH_MAX];
@@ -183,6 +191,27 @@ read_first_vf(const struct json_key *key, const json_t *value, const char *path,
 	return json_read_bdf(key, value, path, &pf->first_vf, err);
 }
 
+/* Keys that mean nothing for the type are a mistake. */
+static int
+check_keys_of_type(const struct raw_pf *pf, const char *path, struct vfe_error *err)
+{
+	bool net = pf->backend.type[0] != '\0' || pf->qp_num != NONE;
+	bool blk = config_blk_is_given(&pf->blk);
+	unsigned int i;
+
+	for (i = 0; pf->vfs != NULL && i < CONFIG_MAX_VFS; i++) {
+		net = net || pf->vfs[i].backend.type[0] != '\0';
+		blk = blk || config_blk_is_given(&pf->vfs[i].blk);
+	}
+	if (pf->is_blk && net)
+		return vfe_error_set(
+			err, -EINVAL, "%s: backend and qp_num are of net functions", path);
+	if (!pf->is_blk && blk)
+		return vfe_error_set(
+			err, -EINVAL, "%s: bdev and what goes with it are of blk functions", path);
+	return 0;
+}
+
 static int
 read_pf(const json_t *value, const char *path, struct raw_pf *pf, struct vfe_error *err)
 {
@@ -193,23 +222,27 @@ read_pf(const json_t *value, const char *path, struct raw_pf *pf, struct vfe_err
 		{"vf_stride", json_read_u32, offsetof(struct raw_pf, vf_stride), 1, 0xffff},
 		{"mtu", json_read_u32, offsetof(struct raw_pf, mtu), MIN_MTU, MAX_MTU},
 		{"qp_num", json_read_u32, offsetof(struct raw_pf, qp_num), 1, DP_MAX_PAIRS},
+		{"num_vfs", json_read_u32, offsetof(struct raw_pf, num_vfs), 0, CONFIG_MAX_VFS},
 		{"backend", read_backend, offsetof(struct raw_pf, backend), 0, 0},
 		{"vfs", read_vfs, offsetof(struct raw_pf, vfs), 0, 0},
+		CONFIG_BLK_KEYS(offsetof(struct raw_pf, blk)),
 	};
 	int rc;
 
 	pf->vf_stride = 1;
 	pf->mtu = DEFAULT_MTU;
 	pf->qp_num = NONE;
+	pf->num_vfs = NONE;
 	rc = json_read_object(value, path, keys, VFE_ARRAY_SIZE(keys), pf, err);
 	if (rc < 0)
 		return rc;
 	if (!pf->has_bdf)
 		return vfe_error_set(err, -EINVAL, "%s.bdf: missing", path);
-	if (pf->type[0] != '\0' && strcmp(pf->type, "net") != 0)
-		return vfe_error_set(
-			err, -EINVAL, "%s.type: expected \"net\", got \"%s\"", path, pf->type);
-	return 0;
+	pf->is_blk = strcmp(pf->type, "blk") == 0;
+	if (pf->type[0] != '\0' && strcmp(pf->type, "net") != 0 && !pf->is_blk)
+		return vfe_error_set(err, -EINVAL,
+			"%s.type: expected \"net\" or \"blk\", got \"%s\"", path, pf->type);
+	return check_keys_of_type(pf, path, err);
 }
 
 static int
@@ -301,6 +334,8 @@ read_software_dpu(const struct json_key *key, const json_t *value, const char *p
 		{"dirty_lose_pages", json_read_u32, DPU(knobs.dirty_lose_pages), 0, INT32_MAX},
 		{"reset_latency_us", json_read_u32, DPU(reset_latency_us), 0,
 			CONFIG_MAX_LATENCY_US},
+		{"drain_timeout_ms", json_read_u32, DPU(drain_timeout_ms), 1, MAX_DRAIN_MS},
+		{"bdevs", config_read_bdevs, DPU(bdevs), 0, 0},
 		{"num_msix", json_read_u32, offsetof(struct raw, num_msix), 1, MAX_MSIX},
 		{"pfs", read_pfs, offsetof(struct raw, pfs), 0, 0},
 	};
@@ -439,11 +474,32 @@ set_backend(struct config_function *fn, const struct raw_backend *raw, enum dp_b
 			fn->pf_id, fn->sf_num);
 }
 
+uint16_t
+config_nr_queues(const struct config_function *fn)
+{
+	return (uint16_t)(fn->type == CONFIG_BLK ? fn->blk.num_queues : 2u * fn->qp_num + 1u);
+}
+
 /* Vectors for all queues, the control queue, the admin queue of a PF, and configuration. */
 static uint16_t
 default_msix(const struct config_function *fn)
 {
-	return (uint16_t)(2 * fn->qp_num + (fn->is_vf ? 2 : 3));
+	return (uint16_t)(config_nr_queues(fn) + (fn->is_vf ? 1 : 2));
+}
+
+/* What is left to say of a function of type blk. @pf is NULL for a PF. */
+static int
+derive_blk(const struct raw *raw, struct config_function *fn, const struct config_blk *blk,
+	const struct config_function *pf, struct vfe_error *err)
+{
+	int rc;
+
+	fn->blk = *blk;
+	rc = config_blk_derive(&raw->config, fn, pf, err);
+	fn->num_msix = default_msix(fn);
+	if (pf != NULL && raw->num_msix != NONE)
+		fn->num_msix = (uint16_t)raw->num_msix;
+	return rc;
 }
 
 static int
@@ -451,12 +507,13 @@ derive_vf(const struct raw *raw, const struct raw_pf *raw_pf, const struct confi
 	uint16_t vf_id, uint32_t nr_vfs_before, struct config_function *vf, struct vfe_error *err)
 {
 	static const struct raw_backend none;
+	static const struct config_blk no_blk;
 	uint32_t rid = (uint32_t)vfe_bdf_rid(&raw_pf->first_vf) + (uint32_t)vf_id * pf->vf_stride;
 
 	if (rid > UINT16_MAX)
 		return vfe_error_set(err, -EINVAL,
-			"software_dpu.pfs[%u].vf_stride: VF %u is behind the last bus", pf->pf_id,
-			vf_id);
+			"software_dpu.pfs[%u].vf_stride: VF %u is behind the last bus",
+			(unsigned int)(raw_pf - raw->pfs.pfs), vf_id);
 	*vf = *pf;
 	vf->is_vf = true;
 	vf->vf_id = vf_id;
@@ -464,6 +521,9 @@ derive_vf(const struct raw *raw, const struct raw_pf *raw_pf, const struct confi
 	vf->sf_num = CONFIG_SF_VF + nr_vfs_before + vf_id;
 	vf->nr_vfs = 0;
 	vf->vfs = NULL;
+	if (raw_pf->is_blk)
+		return derive_blk(
+			raw, vf, raw_pf->vfs != NULL ? &raw_pf->vfs[vf_id].blk : &no_blk, pf, err);
 	vf->features = raw->vf.features;
 	if (raw->vf.qp_num != NONE)
 		vf->qp_num = (uint16_t)raw->vf.qp_num;
@@ -473,12 +533,18 @@ derive_vf(const struct raw *raw, const struct raw_pf *raw_pf, const struct confi
 	return 0;
 }
 
+static uint32_t
+vfs_of(const struct raw *raw, const struct raw_pf *pf)
+{
+	return pf->num_vfs != NONE ? pf->num_vfs : raw->vf.vfs_per_pf;
+}
+
 static int
 check_pf(const struct raw *raw, const struct raw_pf *raw_pf, unsigned int id, struct vfe_error *err)
 {
-	uint32_t i;
+	uint32_t i, nr_vfs = vfs_of(raw, raw_pf);
 
-	if (raw->vf.vfs_per_pf > 0 && !raw_pf->has_first_vf)
+	if (nr_vfs > 0 && !raw_pf->has_first_vf)
 		return vfe_error_set(err, -EINVAL,
 			"software_dpu.pfs[%u].first_vf: missing, needed with vf.vfs_per_pf", id);
 	if (raw_pf->has_first_vf && raw_pf->first_vf.domain != raw_pf->bdf.domain)
@@ -487,11 +553,11 @@ check_pf(const struct raw *raw, const struct raw_pf *raw_pf, unsigned int id, st
 	if (raw_pf->has_first_vf && vfe_bdf_rid(&raw_pf->first_vf) <= vfe_bdf_rid(&raw_pf->bdf))
 		return vfe_error_set(err, -EINVAL,
 			"software_dpu.pfs[%u].first_vf: expected an address behind the PF's", id);
-	for (i = raw->vf.vfs_per_pf; raw_pf->vfs != NULL && i < CONFIG_MAX_VFS; i++) {
+	for (i = nr_vfs; raw_pf->vfs != NULL && i < CONFIG_MAX_VFS; i++) {
 		if (raw_pf->vfs[i].present)
 			return vfe_error_set(err, -EINVAL,
 				"software_dpu.pfs[%u].vfs.%u: there are only %u VFs", id, i,
-				raw->vf.vfs_per_pf);
+				nr_vfs);
 	}
 	return 0;
 }
@@ -501,14 +567,18 @@ derive_pf(const struct raw *raw, unsigned int id, uint32_t nr_vfs_before,
 	struct config_function *pf, struct vfe_error *err)
 {
 	const struct raw_pf *raw_pf = &raw->pfs.pfs[id];
+	uint32_t nr_vfs = vfs_of(raw, raw_pf);
 	uint16_t i;
 	int rc = check_pf(raw, raw_pf, id, err);
 
 	if (rc < 0)
 		return rc;
 	pf->bdf = raw_pf->bdf;
-	pf->pf_id = (uint16_t)id;
-	pf->sf_num = CONFIG_SF_PF + id;
+	pf->type = raw_pf->is_blk ? CONFIG_BLK : CONFIG_NET;
+	pf->pf_id = 0;
+	for (i = 0; i < id; i++)
+		pf->pf_id += raw->pfs.pfs[i].is_blk == raw_pf->is_blk;
+	pf->sf_num = CONFIG_SF_PF + pf->pf_id;
 	pf->mtu = (uint16_t)raw_pf->mtu;
 	if (raw_pf->qp_num != NONE)
 		pf->qp_num = (uint16_t)raw_pf->qp_num;
@@ -516,17 +586,20 @@ derive_pf(const struct raw *raw, unsigned int id, uint32_t nr_vfs_before,
 		pf->qp_num = raw->vf.qp_num != NONE ? (uint16_t)raw->vf.qp_num : 1;
 	pf->features = raw->static_pf.features;
 	pf->num_msix = default_msix(pf);
-	mac_add(pf->mac, raw->static_pf.mac_base, id);
+	mac_add(pf->mac, raw->static_pf.mac_base, pf->pf_id);
 	set_backend(pf, &raw_pf->backend, DP_BACKEND_NULL);
+	rc = raw_pf->is_blk ? derive_blk(raw, pf, &raw_pf->blk, NULL, err) : 0;
+	if (rc < 0)
+		return rc;
 
 	pf->vf_stride = (uint16_t)raw_pf->vf_stride;
 	if (raw_pf->has_first_vf)
 		pf->first_vf_offset =
 			(uint16_t)(vfe_bdf_rid(&raw_pf->first_vf) - vfe_bdf_rid(&raw_pf->bdf));
-	pf->vfs = calloc(raw->vf.vfs_per_pf + 1u, sizeof(*pf->vfs));
+	pf->vfs = calloc(nr_vfs + 1u, sizeof(*pf->vfs));
 	if (pf->vfs == NULL)
-		return vfe_error_set(err, -ENOMEM, "no memory for %u VFs", raw->vf.vfs_per_pf);
-	pf->nr_vfs = (uint16_t)raw->vf.vfs_per_pf;
+		return vfe_error_set(err, -ENOMEM, "no memory for %u VFs", nr_vfs);
+	pf->nr_vfs = (uint16_t)nr_vfs;
 	for (i = 0; i < pf->nr_vfs; i++) {
 		rc = derive_vf(raw, raw_pf, pf, i, nr_vfs_before, &pf->vfs[i], err);
 		if (rc < 0)
@@ -592,21 +665,24 @@ static int
 derive(struct raw *raw, struct vfe_error *err)
 {
 	struct config *config = &raw->config;
-	uint32_t vfs = 0;
+	uint32_t vfs = 0, net_vfs = 0;
 	unsigned int i;
 	int rc;
 
 	if (raw->pfs.nr == 0)
 		return vfe_error_set(err, -EINVAL, "software_dpu.pfs: missing");
-	if (raw->vf.vfs_per_pf * raw->pfs.nr > CONFIG_MAX_VFS)
-		return vfe_error_set(err, -EINVAL, "vf.vfs_per_pf: %u on %u PFs is more than %u",
-			raw->vf.vfs_per_pf, raw->pfs.nr, CONFIG_MAX_VFS);
+	for (i = 0; i < raw->pfs.nr; i++)
+		vfs += vfs_of(raw, &raw->pfs.pfs[i]);
+	if (vfs > CONFIG_MAX_VFS)
+		return vfe_error_set(err, -EINVAL, "vf.vfs_per_pf: %u VFs on %u PFs, at most %u",
+			vfs, raw->pfs.nr, CONFIG_MAX_VFS);
 	for (i = 0; i < raw->pfs.nr; i++) {
 		config->nr_pfs = i + 1;
-		rc = derive_pf(raw, i, vfs, &config->pfs[i], err);
+		rc = derive_pf(raw, i, net_vfs, &config->pfs[i], err);
 		if (rc < 0)
 			return rc;
-		vfs += config->pfs[i].nr_vfs;
+		if (config->pfs[i].type == CONFIG_NET)
+			net_vfs += config->pfs[i].nr_vfs;
 	}
 	snprintf(config->sf_parent_device, sizeof(config->sf_parent_device), "%s",
 		raw->ib_dev[3][0] != '\0'   ? raw->ib_dev[3]
@@ -632,6 +708,7 @@ set_defaults(struct raw *raw)
 	config->knobs.scribble = true;
 	config->workers = 1;
 	config->queue_size = 256;
+	config->drain_timeout_ms = DEFAULT_DRAIN_MS;
 	snprintf(config->dir, sizeof(config->dir), "/run/vfe/pci");
 	snprintf(config->rpc_socket, sizeof(config->rpc_socket), "/run/vfe/controller.sock");
 }
@@ -708,4 +785,6 @@ config_fini(struct config *config)
 		config->pfs[i].vfs = NULL;
 	}
 	config->nr_pfs = 0;
+	free(config->bdevs.bdevs);
+	config->bdevs = (struct config_bdevs){0};
 }

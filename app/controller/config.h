@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "blkpath.h"
 #include "datapath.h"
 #include "vfe_base.h"
 #include "vfe_bdf.h"
@@ -24,6 +25,8 @@ enum {
 	CONFIG_MAX_GROUP = 64,
 	CONFIG_MAX_LATENCY_US = 60000000,
 
+	CONFIG_MAX_BDEVS = CONFIG_MAX_VFS + CONFIG_MAX_PFS,
+
 	CONFIG_SF_PF = 1000, /* numbers of the representors, as the user guide has them */
 	CONFIG_SF_VF = 3000,
 };
@@ -33,10 +36,41 @@ struct config_backend {
 	char tap_name[IFNAMSIZ];
 };
 
+enum config_type { CONFIG_NET, CONFIG_BLK };
+
+/* Block function. */
+struct config_blk {
+	char bdev[BP_NAME_SIZE]; /* "" = no controller at start */
+	char vblk_id[BP_ID_SIZE + 1];
+	uint32_t num_queues; /* also the most that a later controller may have */
+	uint32_t seg_max;    /* 0 = default */
+	uint32_t size_max;   /* 0 = default */
+	bool read_only;
+	bool in_order;
+	bool no_admin_q; /* of a PF; only by management */
+};
+
+struct config_bdev {
+	char name[BP_NAME_SIZE];
+	char path[BP_PATH_SIZE];
+	enum bp_disk_type type;
+	enum bp_io io;
+	uint64_t size; /* bytes, 0 = as large as the file is */
+	uint32_t block_size;
+	bool read_only;
+	bool buffered;
+};
+
+struct config_bdevs {
+	unsigned int nr;
+	struct config_bdev *bdevs;
+};
+
 /* One PCI function. */
 struct config_function {
 	struct vfe_bdf bdf;
-	uint16_t pf_id; /* own number, or the parent's */
+	enum config_type type;
+	uint16_t pf_id; /* own number among those of its type, or the parent's */
 	bool is_vf;
 	uint16_t vf_id; /* below its PF, from 0 */
 	uint32_t sf_num;
@@ -46,6 +80,7 @@ struct config_function {
 	uint16_t num_msix; /* vectors */
 	uint64_t features; /* mask over what the device type implements */
 	struct config_backend backend;
+	struct config_blk blk;
 
 	/* PF only */
 	uint16_t nr_vfs;
@@ -79,6 +114,8 @@ struct config {
 	bool dirty_coarse;    /* mark 8 pages at a time in bitmaps */
 	struct config_knobs knobs;
 	uint32_t reset_latency_us; /* test knob */
+	uint32_t drain_timeout_ms; /* how long a back end may take when a VF is stopped */
+	struct config_bdevs bdevs;
 	unsigned int nr_pfs;
 	struct config_function pfs[CONFIG_MAX_PFS];
 	char ignored[256]; /* keys of the file that mean nothing without the hardware */
@@ -97,5 +134,8 @@ int config_parse(const char *text, struct config *ret, struct vfe_error *err);
 const char *config_dirty_mode_name(uint16_t mode);
 
 void config_fini(struct config *config);
+
+/* Queues of a function at most, without the admin queue of a PF. */
+uint16_t config_nr_queues(const struct config_function *fn);
 
 #endif /* CONTROLLER_CONFIG_H */

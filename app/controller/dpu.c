@@ -6,6 +6,8 @@
 
 #include "dpu.h"
 
+#include "blk.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +18,7 @@ enum {
 	DIR_MODE = 0755,
 	/* listening and connected socket, representor, doorbells, interrupts, memory */
 	FDS_PER_FUNCTION = 4,
-	FDS_PER_QUEUE = 3,
+	FDS_PER_QUEUE = 5, /* and ring and jobs of a block queue */
 	FDS_OF_PROCESS = 256,
 };
 
@@ -29,9 +31,9 @@ fds_needed(const struct config *config)
 
 	for (i = 0; i < config->nr_pfs; i++) {
 		const struct config_function *pf = &config->pfs[i];
-		rlim_t vf_queues = pf->nr_vfs > 0 ? 2u * pf->vfs[0].qp_num + 1u : 0;
+		rlim_t vf_queues = pf->nr_vfs > 0 ? config_nr_queues(&pf->vfs[0]) : 0;
 
-		n += FDS_PER_FUNCTION + FDS_PER_QUEUE * (2u * pf->qp_num + 2u);
+		n += FDS_PER_FUNCTION + FDS_PER_QUEUE * (config_nr_queues(pf) + 1u);
 		n += pf->nr_vfs * (FDS_PER_FUNCTION + FDS_PER_QUEUE * vf_queues);
 	}
 	return n;
@@ -78,6 +80,48 @@ make_dir(const char *path, struct vfe_error *err)
 	}
 }
 
+/* The PF of @cfg, a VF, or the PF that it is. */
+static unsigned int
+pf_index(const struct dpu *dpu, const struct config_function *cfg)
+{
+	unsigned int i;
+
+	for (i = 0; i + 1 < dpu->nr_pfs; i++) {
+		const struct config_function *pf = &dpu->env.config->pfs[i];
+
+		if (pf->type == cfg->type && pf->pf_id == cfg->pf_id)
+			break;
+	}
+	return i;
+}
+
+struct function *
+dpu_function(struct dpu *dpu, const struct config_function *cfg)
+{
+	struct function *pf = &dpu->pfs[pf_index(dpu, cfg)];
+
+	return cfg->is_vf ? &pf->vfs[cfg->vf_id] : pf;
+}
+
+struct function *
+dpu_pf(struct dpu *dpu, const struct config_function *cfg)
+{
+	return &dpu->pfs[pf_index(dpu, cfg)];
+}
+
+static int
+create_function(struct dpu *dpu, const struct config_function *cfg, struct function *fn,
+	struct function *pf, struct vfe_error *err)
+{
+	struct blk_ctrl *ctrl;
+
+	if (cfg->type == CONFIG_NET)
+		return function_create(fn, &dpu->env, cfg, pf, err);
+	if (cfg->blk.bdev[0] == '\0')
+		return 0;
+	return blk_ctrl_create(dpu, cfg, &cfg->blk, NULL, &ctrl, err);
+}
+
 static int
 create_pf(struct dpu *dpu, const struct config_function *cfg, struct function *pf,
 	struct vfe_error *err)
@@ -90,11 +134,11 @@ create_pf(struct dpu *dpu, const struct config_function *cfg, struct function *p
 		return vfe_error_set(err, -ENOMEM, "no memory for %u VFs", cfg->nr_vfs);
 	/* the VFs first: who finds the PF's socket finds theirs too */
 	for (i = 0; i < cfg->nr_vfs; i++) {
-		rc = function_create(&pf->vfs[i], &dpu->env, &cfg->vfs[i], pf, err);
+		rc = create_function(dpu, &cfg->vfs[i], &pf->vfs[i], pf, err);
 		if (rc < 0)
 			return rc;
 	}
-	return function_create(pf, &dpu->env, cfg, NULL, err);
+	return create_function(dpu, cfg, pf, NULL, err);
 }
 
 int
@@ -113,12 +157,16 @@ dpu_create(
 	memset(dpu, 0, sizeof(*dpu));
 	dpu->env.loop = loop;
 	dpu->env.config = config;
+	TAILQ_INIT(&dpu->blk_ctrls);
 	vfe_signaller_init(&dpu->env.signaller);
 	dpu->env.knobs = config->knobs;
 	raise_fd_limit(config);
 	rc = make_dir(config->dir, err);
 	if (rc == 0)
 		rc = dp_engine_create(loop, &engine, &dpu->env.engine, err);
+	if (rc < 0)
+		goto err_destroy;
+	rc = blk_bdevs_create(dpu, err);
 	if (rc < 0)
 		goto err_destroy;
 	dpu->pfs = calloc(config->nr_pfs, sizeof(*dpu->pfs));
@@ -148,6 +196,7 @@ dpu_destroy(struct dpu *dpu)
 	uint16_t vf;
 
 	rpc_destroy(dpu);
+	blk_ctrl_destroy_all(dpu);
 	for (i = 0; i < dpu->nr_pfs; i++) {
 		struct function *pf = &dpu->pfs[i];
 

@@ -8,6 +8,7 @@
 #define CONTROLLER_DPU_H
 
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include <ev.h>
 
@@ -15,12 +16,14 @@
 #include "function.h"
 #include "vfe_base.h"
 
+struct blk_ctrl;
 struct vfe_jsonrpc_server;
 
 struct dpu {
 	struct function_env env;
 	unsigned int nr_pfs;
-	struct function *pfs; /* config->nr_pfs */
+	struct function *pfs; /* config->nr_pfs; a block function without a controller is all 0 */
+	TAILQ_HEAD(, blk_ctrl) blk_ctrls;
 	struct vfe_jsonrpc_server *rpc;
 };
 
@@ -30,6 +33,12 @@ int dpu_create(
 
 /* Half-built is fine. Sockets and representors are removed. */
 void dpu_destroy(struct dpu *dpu);
+
+/* The function of @cfg, one of the configuration. */
+struct function *dpu_function(struct dpu *dpu, const struct config_function *cfg);
+
+/* The PF that it is, or whose VF it is. */
+struct function *dpu_pf(struct dpu *dpu, const struct config_function *cfg);
 
 /* rpc.c: the management socket. */
 int rpc_create(struct dpu *dpu, struct vfe_error *err);

@@ -79,6 +79,14 @@ queue_stop(struct function *fn, uint16_t qid)
 	q->started = false;
 }
 
+/* Take nothing more from @qid. True when nothing of it is in flight. */
+static bool
+queue_drain(struct function *fn, uint16_t qid)
+{
+	return !fn->queues[qid].started || is_admin_queue(fn, qid) ||
+	       fn->type->queue_drain == NULL || fn->type->queue_drain(fn, qid);
+}
+
 static void
 queue_kick(struct function *fn, uint16_t qid)
 {
@@ -114,14 +122,77 @@ function_queues_start(struct function *fn, struct vfe_error *err)
 	return 0;
 }
 
+static void reset_go_on(struct function *fn);
+static void queue_reset_finish(struct function *fn, uint16_t qid);
+
+/* All queues are stopped: what was waiting for that? */
+static void
+goal_reached(struct function *fn)
+{
+	enum function_goal goal = fn->goal;
+	bool lost = fn->lost;
+
+	fn->goal = FUNCTION_GOAL_NONE;
+	fn->lost = false;
+	if (lost && goal != FUNCTION_GOAL_RESET && vfe_vdev_live(fn->vdev)) {
+		vfe_error_set(&fn->last_error, 0, "the back end did not give back all requests");
+		app_log_limited(&fn->log_limit, APP_LOG_WARN, "%s: needs a reset: %s", fn->name,
+			fn->last_error.text);
+		vfe_vdev_needs_reset(fn->vdev);
+	}
+	if (goal == FUNCTION_GOAL_RESET)
+		reset_go_on(fn);
+	else if (goal == FUNCTION_GOAL_STOP)
+		migrate_stopped(fn, lost ? -EIO : 0);
+}
+
+bool
+function_queues_drain(struct function *fn)
+{
+	bool drained = true;
+	uint16_t i;
+
+	for (i = 0; i < vfe_vdev_nr_queues(fn->vdev); i++) {
+		if (!queue_drain(fn, i))
+			drained = false;
+	}
+	return drained;
+}
+
+void
+function_queues_resume(struct function *fn)
+{
+	uint16_t i;
+
+	for (i = 0; i < vfe_vdev_nr_queues(fn->vdev); i++) {
+		if (fn->queues[i].started && !is_admin_queue(fn, i) &&
+			fn->type->queue_resume != NULL)
+			fn->type->queue_resume(fn, i);
+	}
+}
+
 void
 function_queues_stop(struct function *fn)
 {
 	uint16_t i;
 
+	if (fn->type->settle != NULL && function_queues_running(fn))
+		fn->type->settle(fn);
 	/* in reverse, so that no transmit queue runs while its receive queue is gone already */
 	for (i = vfe_vdev_nr_queues(fn->vdev); i > 0; i--)
 		queue_stop(fn, (uint16_t)(i - 1));
+	goal_reached(fn);
+}
+
+void
+function_on_drained(void *ctx, uint16_t qid)
+{
+	struct function *fn = ctx;
+
+	if (vfe_vdev_queue(fn->vdev, qid)->resetting && queue_drain(fn, qid))
+		queue_reset_finish(fn, qid);
+	if (fn->goal != FUNCTION_GOAL_NONE && function_queues_drain(fn))
+		function_queues_stop(fn);
 }
 
 void
@@ -163,6 +234,11 @@ set_layout(struct function *fn, uint64_t features)
 
 	if (fn->admin == NULL)
 		return;
+	if (fn->type->layout != NULL) {
+		fn->type->layout(fn, features, &others, &fn->admin_qid);
+		vfe_vdev_set_layout(fn->vdev, others, fn->admin_qid);
+		return;
+	}
 	if ((features & VFE_BIT(VFE_NET_F_CTRL_VQ)) != 0 &&
 		(data == 2 || (features & ctrl) == ctrl))
 		others++;
@@ -222,13 +298,39 @@ on_reset_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 }
 
 static void
+on_goal_timer(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct function *fn = vfe_container_of(timer, struct function, goal_timer);
+
+	(void)loop;
+	(void)revents;
+	if (fn->goal != FUNCTION_GOAL_STOP)
+		return;
+	app_log_limited(&fn->log_limit, APP_LOG_WARN,
+		"%s: cannot stop: the back end has not given back all requests in time", fn->name);
+	fn->goal = FUNCTION_GOAL_NONE;
+	function_queues_resume(fn);
+	migrate_stopped(fn, -ETIMEDOUT);
+}
+
+/* The device keeps its old status for the driver until the back end has given back all requests. */
+static void
 on_reset(void *ctx)
 {
 	struct function *fn = ctx;
 
+	if (fn->goal == FUNCTION_GOAL_STOP)
+		migrate_stopped(fn, -EAGAIN);
+	fn->goal = FUNCTION_GOAL_RESET;
+	if (function_queues_drain(fn))
+		function_queues_stop(fn);
+}
+
+static void
+reset_go_on(struct function *fn)
+{
 	uint16_t i;
 
-	function_queues_stop(fn);
 	/* tracking is the PF's business: it goes with the PF, not with the VF */
 	for (i = 0; fn->vfs != NULL && i < fn->cfg->nr_vfs; i++)
 		dirty_stop_all(&fn->vfs[i]);
@@ -252,10 +354,19 @@ on_queue_enable(void *ctx, uint16_t qid)
 	struct vfe_error err;
 
 	fn->queues[qid] = (struct function_queue){0};
-	if (!vfe_vdev_live(fn->vdev) || fn->internal != VFE_ADMIN_VF_RUNNING)
+	if (!vfe_vdev_live(fn->vdev) || fn->internal != VFE_ADMIN_VF_RUNNING ||
+		fn->goal != FUNCTION_GOAL_NONE)
 		return;
 	if (function_queues_start(fn, &err) < 0)
 		function_fail(fn, "%s", err.text);
+}
+
+static void
+queue_reset_finish(struct function *fn, uint16_t qid)
+{
+	queue_stop(fn, qid);
+	fn->queues[qid] = (struct function_queue){0};
+	vfe_vdev_queue_reset_done(fn->vdev, qid);
 }
 
 static void
@@ -263,9 +374,17 @@ on_queue_reset(void *ctx, uint16_t qid)
 {
 	struct function *fn = ctx;
 
-	queue_stop(fn, qid);
-	fn->queues[qid] = (struct function_queue){0};
-	vfe_vdev_queue_reset_done(fn->vdev, qid);
+	if (queue_drain(fn, qid))
+		queue_reset_finish(fn, qid);
+}
+
+static void
+on_config_write(void *ctx, uint32_t off, const void *buf, uint32_t len)
+{
+	struct function *fn = ctx;
+
+	if (fn->type->config_write != NULL)
+		fn->type->config_write(fn, off, buf, len);
 }
 
 static void
@@ -292,6 +411,7 @@ static const struct vfe_vdev_ops vdev_ops = {
 	.queue_reset = on_queue_reset,
 	.queue_notify = on_queue_notify,
 	.queue_vector = on_queue_vector,
+	.config_write = on_config_write,
 };
 
 /* --- life --- */
@@ -306,13 +426,15 @@ fill_pf_cfg(struct function *fn, struct vfe_vdev_cfg *cfg)
 	if (fn->cfg->nr_vfs == 0)
 		return;
 	vf = &fn->cfg->vfs[0];
-	vf_queues = (uint16_t)(2 * vf->qp_num + 1);
+	vf_queues = config_nr_queues(vf);
 	cfg->sriov = (struct vfe_vdev_sriov){
 		.total_vfs = fn->cfg->nr_vfs,
 		.first_vf_offset = fn->cfg->first_vf_offset,
 		.vf_stride = fn->cfg->vf_stride,
 		.vf_bar_size = vfe_vdev_bar_size_for(vf_queues, vf->num_msix),
 	};
+	if (fn->cfg->blk.no_admin_q)
+		return;
 	cfg->features |= VFE_BIT(VFE_ADMIN_F_VQ) | VFE_BIT(VFE_ADMIN_F_MIGRATION);
 	if (fn->type->set_watch != NULL)
 		cfg->features |= dirty_features(fn->env->config->dirty_modes);
@@ -356,15 +478,16 @@ function_create(struct function *fn, struct function_env *env, const struct conf
 	fn->env = env;
 	fn->cfg = cfg;
 	fn->pf = pf;
-	fn->type = &net_type;
+	fn->type = cfg->type == CONFIG_BLK ? &blk_type : &net_type;
 	fn->notify_fd = -1;
 	fn->log_limit = (struct app_log_limit){.burst = 5, .interval_ms = 10000};
 	fn->client_limit = (struct app_log_limit){.burst = 10, .interval_ms = 10000};
 	ev_init(&fn->reset_timer, on_reset_timer);
+	ev_init(&fn->goal_timer, on_goal_timer);
 	vfe_bdf_format(&cfg->bdf, fn->name);
 
 	rc = create_vdev(fn, err);
-	if (rc == 0 && cfg->nr_vfs > 0)
+	if (rc == 0 && cfg->nr_vfs > 0 && !cfg->blk.no_admin_q)
 		rc = admin_create(fn, &fn->admin, err);
 	if (rc == 0)
 		rc = function_vfu_create(fn, err);
@@ -381,6 +504,8 @@ function_destroy(struct function *fn)
 	if (fn->env == NULL)
 		return;
 	ev_timer_stop(fn->env->loop, &fn->reset_timer);
+	ev_timer_stop(fn->env->loop, &fn->goal_timer);
+	fn->goal = FUNCTION_GOAL_NONE;
 	if (fn->vdev != NULL)
 		function_queues_stop(fn);
 	function_vfu_destroy(fn);

@@ -2,7 +2,8 @@
  * Copyright (c) 2026 The vfe authors
  *
  * One emulated PCI function, PF or VF: its registers, its vfio-user socket, its memory, the life of
- * its queues, and its internal status. What a queue does is the business of its type (net.c).
+ * its queues, and its internal status. What a queue does is the business of its type (net.c,
+ * blk.c).
  *
  * Everything here runs on the control thread.
  */
@@ -42,6 +43,13 @@ struct function_change {
 	uint8_t mac[6];
 };
 
+/* What follows when all queues are drained. */
+enum function_goal {
+	FUNCTION_GOAL_NONE,
+	FUNCTION_GOAL_RESET, /* the driver wrote status 0 */
+	FUNCTION_GOAL_STOP,  /* an admin command waits (migrate.c) */
+};
+
 /* What all functions share. */
 struct function_env {
 	struct ev_loop *loop;
@@ -62,6 +70,16 @@ struct function_type {
 	int (*create)(struct function *fn, struct vfe_vdev_cfg *cfg, struct vfe_error *err);
 	void (*destroy)(struct function *fn);
 
+	/*
+	 * Where the queues are with @features: the number shown to the driver, the slot of the
+	 * admin queue. NULL: the admin queue follows the others.
+	 */
+	void (*layout)(struct function *fn, uint64_t features, uint16_t *ret_num_queues,
+		uint16_t *ret_admin);
+
+	/* The driver wrote device configuration; NULL = read-only. */
+	void (*config_write)(struct function *fn, uint32_t off, const void *buf, uint32_t len);
+
 	/* The driver's features are settled (also by a restored state). 0 or -errno. */
 	int (*set_features)(struct function *fn, uint64_t features, struct vfe_error *err);
 
@@ -75,6 +93,18 @@ struct function_type {
 		struct vfe_error *err);
 	void (*queue_stop)(
 		struct function *fn, uint16_t qid, uint16_t *ret_avail, uint16_t *ret_used);
+	/*
+	 * For types whose requests take a while; NULL for others, which have nothing in flight.
+	 * queue_drain: take nothing more; true when nothing is in flight, else
+	 * function_on_drained() is called later. queue_resume: go on after all. settle: drain all
+	 * queues and wait for a bounded time. release: wait for a bounded time until nothing in
+	 * flight has a part of this memory; 0 or -ETIMEDOUT.
+	 */
+	bool (*queue_drain)(struct function *fn, uint16_t qid);
+	void (*queue_resume)(struct function *fn, uint16_t qid);
+	void (*settle)(struct function *fn);
+	int (*release)(struct function *fn, const void *va, uint64_t size);
+
 	void (*queue_kick)(struct function *fn, uint16_t qid);
 	void (*queue_set_call)(struct function *fn, uint16_t qid, int call_fd);
 
@@ -131,6 +161,9 @@ struct function {
 	struct vfe_vdev *vdev;
 	struct function_queue *queues; /* one per slot of vdev */
 	ev_timer reset_timer;
+	ev_timer goal_timer; /* of FUNCTION_GOAL_STOP: the back end hangs */
+	enum function_goal goal;
+	bool lost; /* a queue was stopped with requests in flight */
 	enum vfe_admin_vf_status internal;
 	struct vfe_error last_error;       /* why the device needs a reset, for people */
 	struct app_log_limit log_limit;    /* of mistakes of the driver */
@@ -172,8 +205,20 @@ void function_destroy(struct function *fn);
 /* Start all enabled queues where they left off. On failure all are stopped again. */
 int function_queues_start(struct function *fn, struct vfe_error *err);
 
-/* Stop all queues: everything taken has been given back when this returns. */
+/*
+ * Stop all queues: everything taken has been given back when this returns, or, when a back end
+ * hangs, the device needs a reset. Whoever does not want to wait drains first.
+ */
 void function_queues_stop(struct function *fn);
+
+/* Take nothing more from any queue. True when nothing is in flight. */
+bool function_queues_drain(struct function *fn);
+
+/* Go on after draining. */
+void function_queues_resume(struct function *fn);
+
+/* Queue @qid has nothing in flight any more; for bp_port_cfg.on_drained. @ctx is the function. */
+void function_on_drained(void *ctx, uint16_t qid);
 bool function_queues_running(const struct function *fn);
 
 /* The device cannot go on: stop it, tell driver and operator. */
@@ -199,5 +244,6 @@ int function_vfu_create(struct function *fn, struct vfe_error *err);
 void function_vfu_destroy(struct function *fn);
 
 extern const struct function_type net_type;
+extern const struct function_type blk_type;
 
 #endif /* CONTROLLER_FUNCTION_H */

@@ -142,7 +142,8 @@ static void
 wait_for_memory(struct function *fn)
 {
 	function_queues_stop(fn);
-	fn->waits = true;
+	/* not when that made it a stopped one, or one that is lost */
+	fn->waits = fn->internal == VFE_ADMIN_VF_RUNNING && vfe_vdev_live(fn->vdev);
 }
 
 static bool
@@ -194,6 +195,13 @@ on_dma_unmap(void *ctx, struct vfe_vfu_dma *dma)
 	else if (running_ring_in(fn, dma, &qid))
 		function_fail(fn, "queue %u: its memory at 0x%llx was unmapped", qid,
 			(unsigned long long)dma->iova);
+	/* what the back end still has keeps its addresses, so that it hits nobody else's memory */
+	if (fn->type->release != NULL && fn->type->release(fn, dma->va, dma->size) < 0) {
+		dma->keep = true;
+		if (function_queues_running(fn))
+			function_fail(fn, "memory of requests in flight at 0x%llx was unmapped",
+				(unsigned long long)dma->iova);
+	}
 	if (fn->admin != NULL) {
 		admin_forget_memory(fn->admin, dma->va, dma->size);
 		dirty_forget_memory(fn, dma->va, dma->size);

@@ -6,6 +6,8 @@
 
 #include "migrate.h"
 
+#include "admin.h"
+
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -71,6 +73,46 @@ run(struct function *vf, struct vfe_error *err)
 	return 0;
 }
 
+static void
+set_internal(struct function *vf, enum vfe_admin_vf_status to)
+{
+	log_debug("%s: internal status %s -> %s", vf->name, names[vf->internal], names[to]);
+	vf->internal = to;
+}
+
+/* All ways that stop lead to QUIESCED. */
+static void
+stopped(struct function *vf)
+{
+	vf->waits = false;
+	vfe_vdev_set_quiet(vf->vdev, true);
+	set_internal(vf, VFE_ADMIN_VF_QUIESCED);
+}
+
+static int
+stop(struct function *vf)
+{
+	if (function_queues_drain(vf)) {
+		function_queues_stop(vf);
+		stopped(vf);
+		return 0;
+	}
+	vf->goal = FUNCTION_GOAL_STOP;
+	ev_timer_set(&vf->goal_timer, vf->env->config->drain_timeout_ms / 1e3, 0.);
+	ev_timer_start(vf->env->loop, &vf->goal_timer);
+	return -EINPROGRESS;
+}
+
+void
+migrate_stopped(struct function *vf, int rc)
+{
+	ev_timer_stop(vf->env->loop, &vf->goal_timer);
+	if (rc == 0)
+		stopped(vf);
+	if (vf->pf != NULL && vf->pf->admin != NULL)
+		admin_stopped(vf->pf->admin, vf, rc);
+}
+
 int
 migrate_set_status(struct function *vf, uint16_t to, struct vfe_error *err)
 {
@@ -78,6 +120,10 @@ migrate_set_status(struct function *vf, uint16_t to, struct vfe_error *err)
 
 	if (to >= VFE_ARRAY_SIZE(arcs))
 		return vfe_error_set(err, -EINVAL, "internal status %u, expected 0 to 3", to);
+	if (vf->goal == FUNCTION_GOAL_STOP)
+		return to == VFE_ADMIN_VF_QUIESCED
+			       ? -EINPROGRESS
+			       : vfe_error_set(err, -EAGAIN, "it is just being stopped");
 	switch (arcs[vf->internal][to]) {
 	case ILLEGAL:
 		return vfe_error_set(err, -EPERM, "internal status %s cannot become %s",
@@ -87,18 +133,14 @@ migrate_set_status(struct function *vf, uint16_t to, struct vfe_error *err)
 	case MARK:
 		break;
 	case STOP:
-		function_queues_stop(vf);
-		vf->waits = false;
-		vfe_vdev_set_quiet(vf->vdev, true);
-		break;
+		return stop(vf);
 	case RUN:
 		rc = run(vf, err);
 		break;
 	}
 	if (rc < 0)
 		return rc;
-	log_debug("%s: internal status %s -> %s", vf->name, names[vf->internal], names[to]);
-	vf->internal = (enum vfe_admin_vf_status)to;
+	set_internal(vf, (enum vfe_admin_vf_status)to);
 	return 0;
 }
 

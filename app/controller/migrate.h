@@ -18,9 +18,16 @@ const char *migrate_status_name(enum vfe_admin_vf_status status);
 /*
  * Go to @to: stopping drains all queues, RUNNING starts them at their indices. Returns 0, or -errno
  * with a text, and then nothing has changed: -EINVAL (unknown status), -EPERM (no such transition,
- * or a state that is only half restored), or why the queues do not start.
+ * or a state that is only half restored), -EAGAIN (it is just being stopped), or why the queues do
+ * not start. -EINPROGRESS: requests are in flight; admin_stopped() of its PF is called later.
  */
 int migrate_set_status(struct function *vf, uint16_t to, struct vfe_error *err);
+
+/*
+ * What FUNCTION_GOAL_STOP waited for: @rc 0 = all queues are stopped, -ETIMEDOUT = the back end
+ * hangs and they go on, -EAGAIN = the VF is reset instead, -EIO = requests are lost.
+ */
+void migrate_stopped(struct function *vf, int rc);
 
 /* Take a snapshot of the state and return its size in bytes, or -ENOMEM. Traffic goes on. */
 int64_t migrate_snapshot(struct function *vf);

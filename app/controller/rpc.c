@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Copyright (c) 2026 The vfe authors
  *
- * The management socket of the controller: methods "version" and "list".
+ * The management socket of the controller: table of methods, "version" and "list".
  */
 
 #include "rpc.h"
+
+#include "rpc_blk.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,16 +16,16 @@ enum { SOCKET_MODE = 0660 };
 
 /* Emulated slot: PFs of one bus share it. */
 static unsigned int
-slot_of(const struct dpu *dpu, const struct function *pf)
+slot_of(const struct dpu *dpu, const struct config_function *pf)
 {
 	unsigned int i, slot = 0;
-	const struct function *before = NULL;
+	const struct config_function *before = NULL;
 
 	for (i = 0; i < dpu->nr_pfs; i++) {
-		const struct function *at = &dpu->pfs[i];
+		const struct config_function *at = &dpu->env.config->pfs[i];
 
-		if (before != NULL && (before->cfg->bdf.bus != at->cfg->bdf.bus ||
-					      before->cfg->bdf.domain != at->cfg->bdf.domain))
+		if (before != NULL &&
+			(before->bdf.bus != at->bdf.bus || before->bdf.domain != at->bdf.domain))
 			slot++;
 		if (at == pf)
 			return slot;
@@ -32,45 +34,71 @@ slot_of(const struct dpu *dpu, const struct function *pf)
 	return slot;
 }
 
-/* VNETS<slot>D<device>F<function>, of a VF followed by VF<number from 1>. */
-static void
-format_vuid(const struct dpu *dpu, const struct function *fn, char *text, size_t size)
+const struct config_function *
+rpc_nth_pf(const struct dpu *dpu, enum config_type type, int64_t n)
 {
-	const struct function *pf = fn->pf != NULL ? fn->pf : fn;
-	const struct vfe_bdf *bdf = &pf->cfg->bdf;
-
-	if (fn->pf == NULL)
-		snprintf(text, size, "VNETS%uD%uF%u", slot_of(dpu, pf), bdf->dev, bdf->fn);
-	else
-		snprintf(text, size, "VNETS%uD%uF%uVF%u", slot_of(dpu, pf), bdf->dev, bdf->fn,
-			fn->cfg->vf_id + 1u);
-}
-
-static struct function *
-find_vuid(struct dpu *dpu, const char *vuid)
-{
-	char text[64];
 	unsigned int i;
-	uint16_t vf;
 
 	for (i = 0; i < dpu->nr_pfs; i++) {
-		struct function *pf = &dpu->pfs[i];
+		const struct config_function *pf = &dpu->env.config->pfs[i];
 
-		format_vuid(dpu, pf, text, sizeof(text));
-		if (strcmp(text, vuid) == 0)
+		if (pf->type == type && pf->pf_id == n)
 			return pf;
-		for (vf = 0; vf < pf->cfg->nr_vfs; vf++) {
-			format_vuid(dpu, &pf->vfs[vf], text, sizeof(text));
+	}
+	return NULL;
+}
+
+void
+rpc_format_vuid(const struct dpu *dpu, const struct config_function *cfg, char vuid[RPC_VUID_SIZE])
+{
+	const struct config_function *pf =
+		cfg->is_vf ? rpc_nth_pf(dpu, cfg->type, cfg->pf_id) : cfg;
+	const char *kind = cfg->type == CONFIG_BLK ? "VBLK" : "VNET";
+	unsigned int slot = slot_of(dpu, pf);
+
+	if (!cfg->is_vf)
+		snprintf(vuid, RPC_VUID_SIZE, "%sS%uD%uF%u", kind, slot, pf->bdf.dev, pf->bdf.fn);
+	else
+		snprintf(vuid, RPC_VUID_SIZE, "%sS%uD%uF%uVF%u", kind, slot, pf->bdf.dev,
+			pf->bdf.fn, cfg->vf_id + 1u);
+}
+
+const struct config_function *
+rpc_find_vuid(const struct dpu *dpu, enum config_type type, const char *vuid)
+{
+	char text[RPC_VUID_SIZE];
+	unsigned int i;
+	int32_t vf;
+
+	for (i = 0; i < dpu->nr_pfs; i++) {
+		const struct config_function *pf = &dpu->env.config->pfs[i];
+
+		for (vf = -1; pf->type == type && vf < pf->nr_vfs; vf++) {
+			const struct config_function *cfg = vf < 0 ? pf : &pf->vfs[vf];
+
+			rpc_format_vuid(dpu, cfg, text);
 			if (strcmp(text, vuid) == 0)
-				return &pf->vfs[vf];
+				return cfg;
 		}
 	}
 	return NULL;
 }
 
+static int
+nr_net_pfs(const struct dpu *dpu)
+{
+	unsigned int i;
+	int n = 0;
+
+	for (i = 0; i < dpu->nr_pfs; i++)
+		n += dpu->env.config->pfs[i].type == CONFIG_NET;
+	return n;
+}
+
 struct function *
 rpc_find(struct dpu *dpu, const struct rpc_selector *sel, struct vfe_error *err)
 {
+	const struct config_function *cfg;
 	struct function *fn;
 
 	if ((sel->vuid != NULL) == (sel->pf >= 0) || (sel->vf >= 0 && sel->pf < 0)) {
@@ -78,17 +106,18 @@ rpc_find(struct dpu *dpu, const struct rpc_selector *sel, struct vfe_error *err)
 		return NULL;
 	}
 	if (sel->vuid != NULL) {
-		fn = find_vuid(dpu, sel->vuid);
-		if (fn == NULL)
+		cfg = rpc_find_vuid(dpu, CONFIG_NET, sel->vuid);
+		if (cfg == NULL)
 			vfe_error_set(err, 0, "there is no device with VUID %.64s", sel->vuid);
-		return fn;
+		return cfg != NULL ? dpu_function(dpu, cfg) : NULL;
 	}
-	if (sel->pf >= (int64_t)dpu->nr_pfs) {
-		vfe_error_set(err, 0, "there is no PF %lld, PFs are 0 to %u", (long long)sel->pf,
-			dpu->nr_pfs - 1);
+	cfg = rpc_nth_pf(dpu, CONFIG_NET, sel->pf);
+	if (cfg == NULL) {
+		vfe_error_set(err, 0, "there is no PF %lld, PFs are 0 to %d", (long long)sel->pf,
+			nr_net_pfs(dpu) - 1);
 		return NULL;
 	}
-	fn = &dpu->pfs[sel->pf];
+	fn = dpu_function(dpu, cfg);
 	if (sel->vf < 0)
 		return fn;
 	if (sel->vf >= fn->cfg->nr_vfs) {
@@ -115,11 +144,11 @@ rpc_describe(struct dpu *dpu, struct function *fn)
 	const struct config_function *cfg = fn->cfg;
 	bool tap = cfg->backend.type == DP_BACKEND_TAP;
 	json_t *device = json_object();
-	char vuid[64];
+	char vuid[RPC_VUID_SIZE];
 
 	if (device == NULL)
 		return NULL;
-	format_vuid(dpu, fn, vuid, sizeof(vuid));
+	rpc_format_vuid(dpu, cfg, vuid);
 	if (fn->pf != NULL) {
 		json_object_set_new(device, "vf_id", json_integer(cfg->vf_id));
 		json_object_set_new(device, "parent_pf_id", json_integer(cfg->pf_id));
@@ -169,14 +198,18 @@ rpc_version(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx)
 static json_t *
 describe_controller(const struct dpu *dpu)
 {
-	unsigned int i, functions = dpu->nr_pfs, queues = 0;
+	unsigned int i, functions = 0, queues = 0;
 
 	for (i = 0; i < dpu->nr_pfs; i++) {
-		functions += dpu->pfs[i].cfg->nr_vfs;
-		if (dpu->pfs[i].cfg->qp_num > queues)
-			queues = dpu->pfs[i].cfg->qp_num;
-		if (dpu->pfs[i].cfg->nr_vfs > 0 && dpu->pfs[i].cfg->vfs[0].qp_num > queues)
-			queues = dpu->pfs[i].cfg->vfs[0].qp_num;
+		const struct config_function *pf = &dpu->env.config->pfs[i];
+
+		if (pf->type != CONFIG_NET)
+			continue;
+		functions += 1u + pf->nr_vfs;
+		if (pf->qp_num > queues)
+			queues = pf->qp_num;
+		if (pf->nr_vfs > 0 && pf->vfs[0].qp_num > queues)
+			queues = pf->vfs[0].qp_num;
 	}
 	return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:b}", "version", "v" VFE_VERSION,
 		"emulation_manager", dpu->env.config->sf_parent_device, "max_hotplug_devices", 0,
@@ -201,6 +234,8 @@ rpc_list(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx)
 	for (i = 0; i < dpu->nr_pfs; i++) {
 		struct function *pf = &dpu->pfs[i];
 
+		if (dpu->env.config->pfs[i].type != CONFIG_NET)
+			continue;
 		json_array_append_new(devices, rpc_describe(dpu, pf));
 		for (vf = 0; vf < pf->cfg->nr_vfs; vf++)
 			json_array_append_new(devices, rpc_describe(dpu, &pf->vfs[vf]));
@@ -216,6 +251,7 @@ static const struct vfe_jsonrpc_method methods[] = {
 	{"modify", rpc_modify},
 	{"knobs", rpc_knobs},
 	{"records", rpc_records},
+	RPC_BLK_METHODS,
 	{NULL, NULL},
 };
 

@@ -12,6 +12,8 @@
 #include "dpu.h"
 #include "vfe_jsonrpc.h"
 
+enum { RPC_VUID_SIZE = 64 };
+
 /* Which function a request means: number of the PF and maybe of the VF, or a VUID. */
 struct rpc_selector {
 	int64_t pf; /* -1 = absent */
@@ -37,6 +39,23 @@ struct rpc_selector {
 
 /* The function, or NULL with a text that says what there is. */
 struct function *rpc_find(struct dpu *dpu, const struct rpc_selector *sel, struct vfe_error *err);
+
+/* PF number @n of its type, or NULL. */
+const struct config_function *rpc_nth_pf(const struct dpu *dpu, enum config_type type, int64_t n);
+
+/* The function of the configuration with that VUID, or NULL. */
+const struct config_function *
+rpc_find_vuid(const struct dpu *dpu, enum config_type type, const char *vuid);
+
+/* VNETS<slot>D<device>F<function> (VBLK for block), of a VF followed by VF<number from 1>. */
+void
+rpc_format_vuid(const struct dpu *dpu, const struct config_function *cfg, char vuid[RPC_VUID_SIZE]);
+
+/* Everything about a queue as in "virtnet query". */
+json_t *rpc_describe_queues(struct function *fn);
+
+/* Status, client, last error and admin queue of a function, added to @device. */
+void rpc_describe_state(struct function *fn, json_t *device);
 
 /* The members of a device as in "virtnet list". */
 json_t *rpc_describe(struct dpu *dpu, struct function *fn);

@@ -46,8 +46,8 @@ describe_queue(struct function *fn, uint16_t qid)
 	return queue;
 }
 
-static json_t *
-describe_queues(struct function *fn)
+json_t *
+rpc_describe_queues(struct function *fn)
 {
 	json_t *queues = json_array();
 	uint16_t i;
@@ -68,11 +68,9 @@ describe_admin(const struct function *fn)
 		(int)stats.in_flight);
 }
 
-static json_t *
-describe(struct dpu *dpu, struct function *fn, bool brief)
+void
+rpc_describe_state(struct function *fn, json_t *device)
 {
-	json_t *device = rpc_describe(dpu, fn);
-
 	function_check_memory(fn);
 	json_object_set_new(device, "device_features", hex(vfe_vdev_features(fn->vdev)));
 	json_object_set_new(device, "driver_features", hex(vfe_vdev_driver_features(fn->vdev)));
@@ -92,8 +90,16 @@ describe(struct dpu *dpu, struct function *fn, bool brief)
 		json_object_set_new(device, "dirty_tracking", dirty_describe(fn));
 	if (fn->admin != NULL)
 		json_object_set_new(device, "admin", describe_admin(fn));
+}
+
+static json_t *
+describe(struct dpu *dpu, struct function *fn, bool brief)
+{
+	json_t *device = rpc_describe(dpu, fn);
+
+	rpc_describe_state(fn, device);
 	if (!brief)
-		json_object_set_new(device, "queues", describe_queues(fn));
+		json_object_set_new(device, "queues", rpc_describe_queues(fn));
 	return device;
 }
 
@@ -107,6 +113,8 @@ describe_all(struct dpu *dpu, bool brief)
 	for (i = 0; i < dpu->nr_pfs; i++) {
 		struct function *pf = &dpu->pfs[i];
 
+		if (dpu->env.config->pfs[i].type != CONFIG_NET)
+			continue;
 		json_array_append_new(devices, describe(dpu, pf, brief));
 		for (vf = 0; vf < pf->cfg->nr_vfs; vf++)
 			json_array_append_new(devices, describe(dpu, &pf->vfs[vf], brief));

@@ -150,8 +150,14 @@ dma_remove(struct vfu_dma_table *table, uint32_t at)
 static void
 dma_free(struct vfu_dma_entry *entry)
 {
+	void *rest = MAP_FAILED;
+
 	vfe_sigbus_unguard(entry->base);
-	munmap(entry->base, entry->len);
+	if (entry->pub.keep)
+		rest = mmap(entry->base, entry->len, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	if (rest == MAP_FAILED)
+		munmap(entry->base, entry->len);
 	free(entry);
 }
 

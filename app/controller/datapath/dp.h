@@ -58,7 +58,7 @@ struct dp_queue {
 
 	/* One visit: at most a burst. True when there may be more to do at once. NULL: none. */
 	bool (*poll)(struct dp_queue *q);
-	struct dp_pair *pair;
+	struct dp_pair *pair; /* NULL: of a block port */
 	struct dp_worker *worker;
 	uint16_t qid;
 	bool ready;        /* worker: on its list of queues to visit */
@@ -168,11 +168,18 @@ struct dp_worker {
 	uint8_t spill[DP_MAX_PACKET]; /* the end of a packet that had no room */
 } __attribute__((aligned(DP_CACHE_LINE)));
 
+struct bp_disk;
+struct bp_pool;
+struct bp_port;
+
 struct dp_engine {
 	struct ev_loop *loop;
-	ev_async broke;
+	ev_async broke; /* also: a block queue is drained */
 	void (*on_broken)(void *ctx, uint16_t qid, const char *why);
 	TAILQ_HEAD(, dp_port) ports;
+	TAILQ_HEAD(, bp_port) bp_ports;
+	TAILQ_HEAD(, bp_disk) bp_disks;
+	struct bp_pool *bp_pool; /* NULL until somebody needs it */
 	atomic_bool scribble_off;
 	uint16_t next_worker;
 	uint16_t nr_workers;
@@ -211,6 +218,14 @@ dp_queue_fail(struct dp_queue *q, const char *fmt, ...) __attribute__((format(pr
 
 /* Write to the call eventfd, or remember that it is due. */
 void dp_queue_call(struct dp_queue *q);
+
+/* Control thread: doorbell and interrupt of a queue that is not attached. 0 or -errno. */
+int dp_queue_take_fds(struct dp_queue *q, const struct dp_queue_cfg *cfg, struct vfe_error *err);
+void dp_queue_close_fds(struct dp_queue *q);
+
+/* Control thread: another interrupt for a started queue, as dp_queue_set_call(). */
+void dp_queue_replace_call(struct dp_queue *q, int call_fd);
+void dp_queue_reset_stats(struct dp_queue *q);
 
 /* Show the driver what was put, and interrupt it when it wants that. */
 static inline void

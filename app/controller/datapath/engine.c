@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "dp.h"
+#include "bp.h"
 
 static void
 queue_report(struct dp_engine *engine, struct dp_port *port, struct dp_queue *q)
@@ -31,6 +31,7 @@ on_broke(struct ev_loop *loop, ev_async *async, int revents)
 			queue_report(engine, port, &port->pairs[i].tx);
 		}
 	}
+	bp_report(engine);
 }
 
 int
@@ -54,6 +55,8 @@ dp_engine_create(struct ev_loop *loop, const struct dp_engine_cfg *cfg, struct d
 	engine->loop = loop;
 	engine->on_broken = cfg->on_broken;
 	TAILQ_INIT(&engine->ports);
+	TAILQ_INIT(&engine->bp_ports);
+	TAILQ_INIT(&engine->bp_disks);
 
 	for (i = 0; i < cfg->nr_workers; i++) {
 		rc = dp_worker_start(&engine->workers[i], engine, cfg->polling,
@@ -82,6 +85,7 @@ dp_engine_destroy(struct dp_engine *engine)
 {
 	if (engine == NULL)
 		return;
+	bp_engine_fini(engine);
 	while (engine->nr_workers > 0)
 		dp_worker_stop(&engine->workers[--engine->nr_workers]);
 	ev_ref(engine->loop);

@@ -121,8 +121,8 @@ request_set_call(struct dp_worker *w, void *arg)
 
 /* On the control thread. */
 
-static int
-queue_take_fds(struct dp_queue *q, const struct dp_queue_cfg *cfg, struct vfe_error *err)
+int
+dp_queue_take_fds(struct dp_queue *q, const struct dp_queue_cfg *cfg, struct vfe_error *err)
 {
 	q->kick.fd = -1;
 	q->call_fd = -1;
@@ -141,8 +141,15 @@ queue_take_fds(struct dp_queue *q, const struct dp_queue_cfg *cfg, struct vfe_er
 	return 0;
 }
 
-static void
-queue_reset_stats(struct dp_queue *q)
+void
+dp_queue_close_fds(struct dp_queue *q)
+{
+	vfe_close(&q->kick.fd);
+	vfe_close(&q->call_fd);
+}
+
+void
+dp_queue_reset_stats(struct dp_queue *q)
 {
 	atomic_store_explicit(&q->stats.packets, 0, memory_order_relaxed);
 	atomic_store_explicit(&q->stats.bytes, 0, memory_order_relaxed);
@@ -169,8 +176,8 @@ dp_queue_start(
 		return rc;
 	q->ring.watch = port->watch;
 	q->call_pending = false;
-	queue_reset_stats(q);
-	rc = queue_take_fds(q, cfg, err);
+	dp_queue_reset_stats(q);
+	rc = dp_queue_take_fds(q, cfg, err);
 	if (rc < 0)
 		goto err_stop_ring;
 	if (port->ops->prepare != NULL) {
@@ -187,8 +194,7 @@ dp_queue_start(
 	return 0;
 
 err_stop_ring:
-	vfe_close(&q->kick.fd);
-	vfe_close(&q->call_fd);
+	dp_queue_close_fds(q);
 	vfe_vring_stop(&q->ring);
 	return rc;
 }
@@ -204,8 +210,7 @@ dp_queue_stop(struct dp_port *port, uint16_t qid, uint16_t *ret_avail, uint16_t 
 	dp_worker_call(q->worker, request_stop, q);
 	atomic_store(&q->started, false);
 	atomic_store(&q->broke, false);
-	vfe_close(&q->kick.fd);
-	vfe_close(&q->call_fd);
+	dp_queue_close_fds(q);
 	if (ret_avail != NULL)
 		*ret_avail = q->ring.last_avail;
 	if (ret_used != NULL)
@@ -215,19 +220,25 @@ dp_queue_stop(struct dp_port *port, uint16_t qid, uint16_t *ret_avail, uint16_t 
 }
 
 void
-dp_queue_set_call(struct dp_port *port, uint16_t qid, int call_fd)
+dp_queue_replace_call(struct dp_queue *q, int call_fd)
 {
-	struct dp_queue *q = queue_of(port, qid);
 	struct set_call req = {.q = q};
 
-	if (q == NULL || !atomic_load(&q->started))
-		return;
 	/* without an fd of its own the interrupt stays due, as when it is masked */
 	req.fd = call_fd < 0 ? -1 : vfe_fd_dup(call_fd);
 	if (req.fd < 0)
 		req.fd = -1;
 	dp_worker_call(q->worker, request_set_call, &req);
 	vfe_close(&req.fd);
+}
+
+void
+dp_queue_set_call(struct dp_port *port, uint16_t qid, int call_fd)
+{
+	struct dp_queue *q = queue_of(port, qid);
+
+	if (q != NULL && atomic_load(&q->started))
+		dp_queue_replace_call(q, call_fd);
 }
 
 void

@@ -110,7 +110,8 @@ dp_worker_detach(struct dp_queue *q)
 	TAILQ_REMOVE(&w->attached, q, attached_link);
 	q->attached = false;
 	/* packets may wait in the other queue for buffers of this one */
-	dp_worker_ready(&q->pair->tx);
+	if (q->pair != NULL)
+		dp_worker_ready(&q->pair->tx);
 }
 
 /* The thread. */

@@ -69,6 +69,12 @@ struct vfe_vfu_dma {
 	uint32_t prot;       /* VFE_VFU_DMA_F_* */
 	void *va;            /* where @iova is in this process */
 	atomic_bool tripped; /* set when the file behind it has shrunk (vfe_sigbus.h) */
+
+	/*
+	 * Set by the device in ops->dma_unmap: the kernel still has requests with these addresses.
+	 * They are never used again in this process; the client's memory is let go all the same.
+	 */
+	bool keep;
 };
 
 struct vfe_vfu_server_ops {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Copyright (c) 2026 The vfe authors
  *
- * virtio-blk (virtio 1.4 section 5.2): features and configuration space. Little-endian.
+ * virtio-blk (virtio 1.4 section 5.2): features, configuration space, requests. Little-endian.
  */
 
 #ifndef VFE_WIRE_BLK_H
@@ -55,5 +55,44 @@ static_assert(sizeof(struct vfe_wire_blk_config) == 72, "virtio 5.2.4");
 static_assert(offsetof(struct vfe_wire_blk_config, blk_size) == 20, "virtio 5.2.4");
 static_assert(offsetof(struct vfe_wire_blk_config, num_queues) == 34, "virtio 5.2.4");
 static_assert(offsetof(struct vfe_wire_blk_config, write_zeroes_may_unmap) == 56, "virtio 5.2.4");
+
+/* Type of a request (section 5.2.6). */
+enum {
+	VFE_BLK_T_IN = 0,
+	VFE_BLK_T_OUT = 1,
+	VFE_BLK_T_FLUSH = 4,
+	VFE_BLK_T_GET_ID = 8,
+	VFE_BLK_T_DISCARD = 11,
+	VFE_BLK_T_WRITE_ZEROES = 13,
+};
+
+/* Status byte at the end of a request. */
+enum {
+	VFE_BLK_S_OK = 0,
+	VFE_BLK_S_IOERR = 1,
+	VFE_BLK_S_UNSUPP = 2,
+};
+
+enum {
+	VFE_BLK_SECTOR_SIZE = 512,
+	VFE_BLK_ID_SIZE = 20,
+	VFE_BLK_RANGE_F_UNMAP = 1, /* WRITE_ZEROES only */
+};
+
+/* Begin of a request. */
+struct vfe_wire_blk_hdr {
+	uint32_t type;
+	uint32_t reserved;
+	uint64_t sector;
+};
+static_assert(sizeof(struct vfe_wire_blk_hdr) == 16, "virtio 5.2.6");
+
+/* Payload of DISCARD and WRITE_ZEROES: an array of these. */
+struct vfe_wire_blk_range {
+	uint64_t sector;
+	uint32_t num_sectors;
+	uint32_t flags;
+};
+static_assert(sizeof(struct vfe_wire_blk_range) == 16, "virtio 5.2.6");
 
 #endif /* VFE_WIRE_BLK_H */

@@ -175,7 +175,7 @@ static const struct {
 	{"{\"software_dpu\": {\"pfs\": [{}]}}", "software_dpu.pfs[0].bdf: missing"},
 	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:20.0\"}]}}", "pfs[0].bdf: expected a PCI"},
 	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"mtu\": 67}]}}", "pfs[0].mtu"},
-	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"type\": \"blk\"}]}}",
+	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"type\": \"fs\"}]}}",
 		"pfs[0].type"},
 	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\"}, {\"bdf\": \"0000:af:00.2\"}]}}",
 		"0000:af:00.2 is there twice"},
