@@ -234,7 +234,7 @@ class Service(Daemon):
 
     count = 0
 
-    def __init__(self, directory, pci_dir, client=False, name='service'):
+    def __init__(self, directory, pci_dir, client=False, name='service', options=()):
         rpc_path = os.path.join(directory, f'{name}.sock')
         self.directory = directory
         Service.count += 1
@@ -245,7 +245,7 @@ class Service(Daemon):
         if client:
             argv.append('--client')
         argv += ['--vfio-user-dir', pci_dir, '--rpc-socket', rpc_path,
-                 '--iface', os.path.join(directory, 'vf-')]
+                 '--iface', os.path.join(directory, 'vf-'), *options]
         super().__init__(name, argv, directory, rpc_path)
 
     def stop(self, timeout=20.0):
