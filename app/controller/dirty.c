@@ -96,11 +96,17 @@ static inline uint8_t *
 map_byte(const struct range *r, uint64_t index)
 {
 	const struct piece *p = r->pieces;
+	uint32_t low = 0, high = r->nr_pieces, mid;
 
-	/* together they are the whole map */
-	while (vfe_unlikely(index - p->off >= p->len))
-		p++;
-	return p->va + (index - p->off);
+	/* the last piece that does not begin behind it: together they are the whole map */
+	while (vfe_unlikely(high - low > 1)) {
+		mid = low + (high - low) / 2;
+		if (p[mid].off <= index)
+			low = mid;
+		else
+			high = mid;
+	}
+	return p[low].va + (index - p[low].off);
 }
 
 /*
