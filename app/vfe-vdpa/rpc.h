@@ -46,7 +46,7 @@ struct rpc_call {
 	unsigned int num_vfs;  /* to be created, 0 = as they are */
 	unsigned int operation;
 	unsigned int size_mode;
-	unsigned int status;
+	unsigned int value; /* of a test operation */
 	int ret;
 	struct vfe_vdpa_error err;
 };

@@ -160,9 +160,11 @@ transit_record(const struct vfe_vdpa_transit *t)
 		[VFE_VDPA_PHASE_OTHER] = "other_us",
 		[VFE_VDPA_PHASE_QUIESCE] = "quiesce_us",
 		[VFE_VDPA_PHASE_FREEZE] = "freeze_us",
+		[VFE_VDPA_PHASE_FLUSH] = "flush_us",
 		[VFE_VDPA_PHASE_RESET] = "reset_us",
 		[VFE_VDPA_PHASE_PREPARE] = "prepare_us",
 		[VFE_VDPA_PHASE_RESTORE] = "restore_us",
+		[VFE_VDPA_PHASE_TRACK] = "track_us",
 		[VFE_VDPA_PHASE_UNQUIESCE] = "unquiesce_us",
 		[VFE_VDPA_PHASE_START] = "start_us",
 	};

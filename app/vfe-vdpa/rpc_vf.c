@@ -56,7 +56,7 @@ static int
 vf_debug(struct rpc_call *call)
 {
 	return vfe_vdpa_vf_debug(
-		&call->bdf, call->operation, call->size_mode, &call->status, &call->err);
+		&call->bdf, call->operation, call->size_mode, &call->value, &call->err);
 }
 
 static json_t *
@@ -68,9 +68,13 @@ vf_debug_answer(const struct rpc_call *call)
 
 	vfe_bdf_format(&call->bdf, name);
 	result = json_pack("{s:s, s:i, s:s}", "Success", name, "errno", 0, "errstr", "Success");
-	if (call->operation == 6 && call->status < VFE_ARRAY_SIZE(names))
+	if (call->operation == 6 && call->value < VFE_ARRAY_SIZE(names))
 		json_object_set_new(result, "device",
-			json_pack("{s:s, s:s}", "vf", name, "lm_status", names[call->status]));
+			json_pack("{s:s, s:s}", "vf", name, "lm_status", names[call->value]));
+	if (call->operation == 5)
+		json_object_set_new(result, "device",
+			json_pack(
+				"{s:s, s:I}", "vf", name, "dirty_pages", (json_int_t)call->value));
 	return result;
 }
 

@@ -297,6 +297,49 @@ def test_announcing_guest_and_rarp(make_host):
     guest.close()
 
 
+# --- test operations of operators ---
+
+def operate(host, operation, size_mode=1):
+    return host.service.rpc('vf', {'debug': True, 'vfdev': host.controller.vf(0),
+                                   'test_operation': operation, 'size_mode': size_mode})
+
+
+@pytest.mark.parametrize('size_mode', [1, 2])
+def test_pages_are_tracked_by_hand(make_host, size_mode):
+    host = make_host()
+    guest = Guest(host).start()
+    guest.front_end.echo(3)
+    assert operate(host, 4, size_mode)['errno'] == 0
+    again = operate(host, 4, size_mode)
+    assert again['errno'] != 0 and 'stop that first' in again['errstr']
+    guest.front_end.echo(5)
+    result = operate(host, 5, size_mode)
+    assert result['errno'] == 0, result
+    # both used rings, and a buffer for each packet, two of which share a page
+    assert 2 <= result['device']['dirty_pages'] <= 2 + 5
+    guest.front_end.echo(3)
+    guest.close()
+
+
+def test_status_by_hand(make_host):
+    host = make_host()
+    statuses = {1: 'running', 2: 'quiesced', 3: 'freezed'}
+    # steps go to neighbours, and a VF whose guest has gone is frozen
+    for operations in ((2,), (3,), (2,), (2, 1), (3, 2, 3)):
+        for operation in operations:
+            assert operate(host, operation)['errno'] == 0
+            assert operate(host, 6)['device']['lm_status'] == statuses[operation]
+        with FrontEnd(host.path(0)) as front_end:   # the guest does not care
+            front_end.connect()
+            front_end.start()
+            front_end.echo(3)
+            refused = operate(host, 3)
+            assert refused['errno'] != 0 and 'in use' in refused['errstr']
+            assert operate(host, 6)['device']['lm_status'] == 'running'
+            front_end.echo(3)
+        host.wait_state('parked')
+
+
 # --- a VF that does not fit ---
 
 @pytest.mark.parametrize('request_, payload, words', [
@@ -408,9 +451,12 @@ def test_vfs_of_a_vm_leave_together(vm):
     for guest in guests:
         assert guest.stop()[1] == 2
     for i in range(3):
-        info = host.info(i)
-        assert info['state'] == 'suspended' and info['migration']['state'] == 'stopped'
-        assert info['migration']['last_suspend']['ok']
+        info = host.wait_state('suspended', i)
+        assert info['migration']['state'] == 'stopped'
+        suspend = info['migration']['last_suspend']
+        assert suspend['ok'] and suspend['commands'] >= 2
+        assert sum(suspend.get(name, 0) for name in ('quiesce_us', 'freeze_us', 'flush_us')) <= \
+            suspend['total_us'] * 1.001
 
 
 def test_vf_whose_message_does_not_come_goes_on(vm):
@@ -461,5 +507,6 @@ def test_service_is_restarted_in_a_migration(vm, log):
         guest.front_end.echo(2)
     for i, guest in enumerate(back):
         assert guest.stop()[1] == 4
-        assert host.info(i)['migration']['last_suspend']['ok']
+        info = host.wait_state('suspended', i)
+        assert info['migration']['last_suspend']['ok']
         guest.close()

@@ -155,6 +155,7 @@ cmd_submitted(struct vdpa_dirty_cmd *cmd, int ret)
 		cmd_end(cmd);
 		task_failed(vf, ret, "the admin queue takes no command");
 	} else {
+		vdpa_transit_command(vf);
 		vdpa_pf_rearm(vf->pf);
 	}
 }
@@ -373,6 +374,7 @@ stage_stop(struct vdpa_vf *vf)
 			cmd_end(cmd);
 			d->doubt = true;
 		} else {
+			vdpa_transit_command(vf);
 			vdpa_pf_rearm(vf->pf);
 		}
 	}

@@ -159,9 +159,7 @@ cmd_end(struct vdpa_vf *vf, int ret)
 		vf->cmd_seq = 0;
 		return ret;
 	}
-	pthread_mutex_lock(&vf->lock);
-	vf->transit.now.commands++;
-	pthread_mutex_unlock(&vf->lock);
+	vdpa_transit_command(vf);
 	vdpa_pf_rearm(vf->pf);
 	return 0;
 }
@@ -432,7 +430,7 @@ machine_done(struct vdpa_vf *vf, int status, const char *why)
 static bool
 in_flight(const struct vdpa_vf *vf)
 {
-	return vf->cmd_seq != 0 || vf->job_flies || vf->dirty.machine_waits;
+	return vf->held || vf->cmd_seq != 0 || vf->job_flies || vf->dirty.machine_waits;
 }
 
 /* The transport has failed, and nothing is in flight any more. */
@@ -543,6 +541,31 @@ step_run(struct vdpa_work *work)
 	struct vdpa_vf *vf = vfe_container_of(work, struct vdpa_vf, step);
 
 	vdpa_vf_suspend_check(vf);
+	machine_run(vf);
+}
+
+bool
+vdpa_vf_hold(struct vdpa_vf *vf)
+{
+	bool free;
+
+	pthread_mutex_lock(&vf->lock);
+	free = vf->vid < 0 && !vf->lost && !vf->needs_clean && !vf->guest_blob &&
+	       (vf->state == VDPA_S_IDLE || vf->state == VDPA_S_FROZEN);
+	pthread_mutex_unlock(&vf->lock);
+	free = free && !in_flight(vf);
+	vf->held = vf->held || free;
+	return free;
+}
+
+void
+vdpa_vf_release(struct vdpa_vf *vf)
+{
+	vf->held = false;
+	pthread_mutex_lock(&vf->lock);
+	/* whatever its status is now, the way from here is the one after a reset */
+	state_set_locked(vf, VDPA_S_IDLE);
+	pthread_mutex_unlock(&vf->lock);
 	machine_run(vf);
 }
 

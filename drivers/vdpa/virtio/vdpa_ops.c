@@ -144,8 +144,7 @@ ring_replace_locked(struct vdpa_vf *vf, struct vdpa_ring *ring, const struct vdp
 static int
 before_set_features(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
-	uint64_t missing = msg->payload.u64 & ~VFE_BIT(VFE_VHOST_F_LOG_ALL) &
-			   ~vdpa_net_features_offered(vf->vdev.device_features);
+	uint64_t missing = msg->payload.u64 & ~vdpa_net_features_offered(vf->vdev.device_features);
 
 	if (missing != 0)
 		return complain(vf,

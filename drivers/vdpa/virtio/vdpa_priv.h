@@ -203,6 +203,8 @@ struct vdpa_transit {
 	struct vfe_vdpa_transit last_resume;
 };
 
+struct vdpa_debug_track;
+
 struct vdpa_vf {
 	TAILQ_ENTRY(vdpa_vf) next; /* registry */
 	struct vfe_bdf bdf;
@@ -271,6 +273,9 @@ struct vdpa_vf {
 		unsigned int count;
 	} complaints;
 
+	/* --- provisioning thread --- */
+	struct vdpa_debug_track *debug_track; /* NULL = not tracked by hand */
+
 	/* --- doorbells --- */
 	atomic_bool running;
 	struct vdpa_bell *bells; /* nr_queues */
@@ -285,6 +290,7 @@ struct vdpa_vf {
 	int config_fd; /* eventfd of vector 0 */
 	struct vdpa_slave slave;
 	unsigned int cmd_seq; /* of the command in flight, 0 = none */
+	bool held;            /* the state machine does not move */
 	struct vdpa_cmd {
 		struct vdpa_vf *vf;
 		unsigned int seq;
@@ -367,6 +373,12 @@ void vdpa_vf_step_done(struct vdpa_vf *vf); /* reactor: vdpa_dirty.c has done wh
 void vdpa_vf_set_error_locked(struct vdpa_vf *vf, const char *text);
 void vdpa_vf_lost(struct vdpa_vf *vf, const char *why); /* any thread; ends the transport */
 const char *vdpa_state_name(const struct vdpa_vf *vf);
+/*
+ * Reactor. Keep the state machine of a parked VF without front-end from moving it, until release,
+ * after which it may be in any internal status. False = it is in use.
+ */
+bool vdpa_vf_hold(struct vdpa_vf *vf);
+void vdpa_vf_release(struct vdpa_vf *vf);
 
 /* vdpa_suspend.c; vhost thread, but for check */
 /*
@@ -385,6 +397,7 @@ void vdpa_vf_suspend_check(struct vdpa_vf *vf); /* reactor: has the next message
 
 /* vdpa_transit.c */
 void vdpa_transit_step_locked(struct vdpa_vf *vf, enum vdpa_state next, bool to_run);
+void vdpa_transit_command(struct vdpa_vf *vf);     /* one has been submitted */
 void vdpa_transit_rest_locked(struct vdpa_vf *vf); /* no step is to be taken now */
 
 /* vdpa_queue.c: what is done with rings and interrupts, on a worker */
@@ -429,6 +442,9 @@ bool vdpa_net_link_up(const struct vfe_wire_net_config *config, uint64_t device_
 /* vdpa_ops.c */
 struct rte_vdpa_dev_ops;
 extern struct rte_vdpa_dev_ops vdpa_ops;
+
+/* vdpa_debug.c */
+void vdpa_debug_fini(struct vdpa_vf *vf); /* ends what an operator has begun */
 
 /* vdpa_conn.c: the connection of a front-end */
 /* Give the connection of @vid a timeout. A duplicate of its fd, or -1. */

@@ -14,8 +14,10 @@
 static const uint8_t phases[VDPA_S_NR] = {
 	[VDPA_S_QUIESCE] = VFE_VDPA_PHASE_QUIESCE,
 	[VDPA_S_FREEZE] = VFE_VDPA_PHASE_FREEZE,
+	[VDPA_S_FLUSH] = VFE_VDPA_PHASE_FLUSH,
 	[VDPA_S_PREPARE] = VFE_VDPA_PHASE_PREPARE,
 	[VDPA_S_RESTORE] = VFE_VDPA_PHASE_RESTORE,
+	[VDPA_S_TRACK] = VFE_VDPA_PHASE_TRACK,
 	[VDPA_S_UNQUIESCE] = VFE_VDPA_PHASE_UNQUIESCE,
 	[VDPA_S_START] = VFE_VDPA_PHASE_START,
 	[VDPA_S_RESET] = VFE_VDPA_PHASE_RESET,
@@ -71,6 +73,14 @@ vdpa_transit_step_locked(struct vdpa_vf *vf, enum vdpa_state next, bool to_run)
 		transit_end(t, next == VDPA_S_FROZEN);
 	else if (t->kind == VDPA_T_RESUME && rests && next != VDPA_S_FROZEN)
 		transit_end(t, next == VDPA_S_RUNNING);
+}
+
+void
+vdpa_transit_command(struct vdpa_vf *vf)
+{
+	pthread_mutex_lock(&vf->lock);
+	vf->transit.now.commands++;
+	pthread_mutex_unlock(&vf->lock);
 }
 
 /* It stays where it is: a resume that has not come to its end has failed, or is not wanted. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Copyright (c) 2026 The vfe authors
  *
- * Virtual functions: probing through the bus, return after a loss, removal, test operations.
+ * Virtual functions: probing through the bus, return after a loss, removal.
  */
 
 #include <ctype.h>
@@ -22,12 +22,6 @@
 enum {
 	DOORBELL_PAGE = 4096,
 	UUID_LEN = 36,
-	DEBUG_RUNNING = 1,
-	DEBUG_QUIESCED = 2,
-	DEBUG_FREEZE = 3,
-	DEBUG_START_LOGGING = 4,
-	DEBUG_STOP_LOGGING = 5,
-	DEBUG_GET_STATUS = 6,
 };
 
 /* --- the device behind a VF --- */
@@ -589,6 +583,7 @@ vdpa_vf_remove_now(struct vdpa_vf *vf)
 	vfe_vdpa_vf_disconnect(vid);
 	vdpa_vf_begin_removal(vf);
 	wait_parked(vf);
+	vdpa_debug_fini(vf);
 	VDPA_LOG(INFO, dev, vf->name, "removed");
 	rte_dev_remove(dev);
 }
@@ -679,63 +674,5 @@ vdpa_vf_reattach(struct vdpa_vf *vf, struct vfe_vdpa_error *err)
 	vdpa_reactor_call(call_attach, vf);
 	VDPA_LOG(INFO, dev, vf->name, "is back");
 	vdpa_vf_post(vf);
-	return 0;
-}
-
-/* --- test operations --- */
-
-struct debug {
-	uint16_t vf_index;
-	unsigned int operation;
-};
-
-static int
-submit_debug(struct vdpa_pf *pf, void *arg, vfe_admin_done done, void *ctx)
-{
-	static const enum vfe_admin_vf_status status[] = {
-		[DEBUG_RUNNING] = VFE_ADMIN_VF_RUNNING,
-		[DEBUG_QUIESCED] = VFE_ADMIN_VF_QUIESCED,
-		[DEBUG_FREEZE] = VFE_ADMIN_VF_FREEZED,
-	};
-	const struct debug *debug = arg;
-
-	if (debug->operation == DEBUG_GET_STATUS)
-		return vfe_admin_get_status(pf->admin, debug->vf_index, done, ctx);
-	return vfe_admin_modify_status(
-		pf->admin, debug->vf_index, status[debug->operation], done, ctx);
-}
-
-int
-vfe_vdpa_vf_debug(const struct vfe_bdf *bdf, unsigned int operation, unsigned int size_mode,
-	unsigned int *ret_status, struct vfe_vdpa_error *err)
-{
-	struct vfe_wire_admin_get_status_result out = {0};
-	struct vdpa_vf *vf = vdpa_vf_find(bdf);
-	struct debug debug = {.operation = operation};
-	char name[VFE_BDF_STR_SIZE];
-	int ret;
-
-	(void)size_mode;
-	memset(err, 0, sizeof(*err));
-	if (vf == NULL)
-		return vdpa_code(err, VFE_VDPA_NO_VF_DEVICE,
-			vfe_error_set(&err->err, -ENODEV, "VF %s is not managed",
-				vfe_bdf_format(bdf, name)));
-	if (operation == DEBUG_START_LOGGING || operation == DEBUG_STOP_LOGGING)
-		return vdpa_code(err, VFE_VDPA_PROBE_FAIL,
-			vfe_error_set(&err->err, -ENOTSUP,
-				"%s: dirty page tracking is not supported yet", vf->name));
-	if (operation < DEBUG_RUNNING || operation > DEBUG_GET_STATUS)
-		return vdpa_code(err, VFE_VDPA_PROBE_FAIL,
-			vfe_error_set(&err->err, -EINVAL, "%s: test operation %u, expected 1 to 6",
-				vf->name, operation));
-	debug.vf_index = vf->vf_index;
-	ret = vdpa_pf_command(vf->pf, submit_debug, &debug, &out,
-		operation == DEBUG_GET_STATUS ? sizeof(out) : 0, &err->err);
-	if (ret < 0)
-		return vdpa_code(err,
-			operation == DEBUG_FREEZE ? VFE_VDPA_VF_FREEZE : VFE_VDPA_VF_QUIESCE, ret);
-	if (ret_status != NULL)
-		*ret_status = le16toh(out.status);
 	return 0;
 }

@@ -262,23 +262,6 @@ information_is_what_the_device_says(void **state)
 }
 
 static void
-test_operations_reach_the_device(void **state)
-{
-	struct vfe_bdf bdf = fake_vf(0), none = fake_vf(3);
-	unsigned int op;
-
-	(void)state;
-	assert_int_equal(vfe_vdpa_pf_add(&fake_pf, &verr), 0);
-	assert_int_equal(vfe_vdpa_vf_add(&bdf, NULL, &verr), 0);
-	for (op = 1; op <= 3; op++)
-		assert_int_equal(vfe_vdpa_vf_debug(&bdf, op, 1, NULL, &verr), 0);
-	assert_int_equal(vfe_vdpa_vf_debug(&bdf, 0, 1, NULL, &verr), -EINVAL);
-	assert_int_equal(vfe_vdpa_vf_debug(&bdf, 7, 1, NULL, &verr), -EINVAL);
-	assert_int_equal(vfe_vdpa_vf_debug(&bdf, 4, 1, NULL, &verr), -ENOTSUP);
-	assert_int_equal(vfe_vdpa_vf_debug(&none, 1, 1, NULL, &verr), -ENODEV);
-}
-
-static void
 end_parks_all_guests(void **state)
 {
 	struct fake_guest g[2];
@@ -335,7 +318,6 @@ main(void)
 		T(vf_needs_a_pf_and_a_pf_outlives_its_vfs),
 		T(uuids_are_checked),
 		T(information_is_what_the_device_says),
-		T(test_operations_reach_the_device),
 		T(end_parks_all_guests),
 		T(end_does_not_wait_for_a_dead_device),
 	};

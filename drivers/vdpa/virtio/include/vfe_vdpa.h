@@ -180,9 +180,11 @@ enum vfe_vdpa_phase {
 	VFE_VDPA_PHASE_OTHER,
 	VFE_VDPA_PHASE_QUIESCE, /* commands to stop; of a resume: the device was not frozen yet */
 	VFE_VDPA_PHASE_FREEZE,
+	VFE_VDPA_PHASE_FLUSH,   /* the last dirty pages go to the log, tracking ends */
 	VFE_VDPA_PHASE_RESET,   /* stopped by its own registers, when the commands have failed */
 	VFE_VDPA_PHASE_PREPARE, /* memory, interrupts, the blob */
 	VFE_VDPA_PHASE_RESTORE, /* the blob travels to the device */
+	VFE_VDPA_PHASE_TRACK,   /* dirty pages are tracked before it runs */
 	VFE_VDPA_PHASE_UNQUIESCE,
 	VFE_VDPA_PHASE_START,
 	VFE_VDPA_NR_PHASES,
@@ -250,11 +252,14 @@ ssize_t vfe_vdpa_vf_list(const struct vfe_bdf *pf, struct vfe_bdf *ret, size_t m
 int vfe_vdpa_vf_info(const struct vfe_bdf *bdf, struct vfe_vdpa_vf_info *ret);
 
 /*
- * Test operations of `vhostmgmt vf -d`: 1 running, 2 quiesced, 3 freeze, 4 start logging, 5 stop
- * logging, 6 get status. @size_mode: 1 bitmap, 2 bytemap. Provisioning thread.
- * *@ret_status gets the device's internal status for operation 6.
+ * Test operations of `vhostmgmt vf -d`: 1 running, 2 quiesced, 3 freeze (-EBUSY unless the VF is
+ * parked and has no front-end), 4 start logging into a map of our own (@size_mode: 1 bitmap, 2
+ * bytemap; the VF has a guest that is not being migrated), 5 stop logging and check that the used
+ * rings and last used buffers are marked (-EILSEQ), 6 get status. Provisioning thread.
+ * *@ret_value (may be NULL) gets the device's internal status for 6, the number of marked pages
+ * for 5.
  */
 int vfe_vdpa_vf_debug(const struct vfe_bdf *bdf, unsigned int operation, unsigned int size_mode,
-	unsigned int *ret_status, struct vfe_vdpa_error *err);
+	unsigned int *ret_value, struct vfe_vdpa_error *err);
 
 #endif /* VFE_VDPA_H */
