@@ -126,6 +126,14 @@ pci_sysfs_check_driver(const char *name, struct vfe_error *err)
 		rc == 0 ? driver : "no driver", name);
 }
 
+int
+vfe_pci_check_driver(const struct vfe_bdf *bdf, struct vfe_error *err)
+{
+	char name[VFE_BDF_STR_SIZE];
+
+	return vfe_pci_is_kernel(bdf) ? pci_sysfs_check_driver(vfe_bdf_format(bdf, name), err) : 0;
+}
+
 static bool
 group_is_noiommu(unsigned int group)
 {

@@ -84,7 +84,7 @@ RTE_INIT(vdpa_kernel_driver_register)
 	rte_pci_register(&kernel_driver);
 }
 
-/* --- both --- */
+/* --- both: a bus keeps a device that nobody took until it is probed again --- */
 
 int
 vdpa_bus_plug(const struct vfe_bdf *bdf)
@@ -94,13 +94,4 @@ vdpa_bus_plug(const struct vfe_bdf *bdf)
 	vfe_str_format(devargs, sizeof(devargs), "%s:%s",
 		vfe_pci_is_kernel(bdf) ? "pci" : VFE_BUS_VFIO_USER_NAME, vfe_bdf_format(bdf, name));
 	return rte_dev_probe(devargs);
-}
-
-void
-vdpa_bus_forget(const struct vfe_bdf *bdf)
-{
-	struct vfe_bus_device *dev = vfe_bus_device_find(bdf);
-
-	if (dev != NULL && dev->device.driver == NULL)
-		rte_dev_remove(&dev->device);
 }

@@ -352,8 +352,7 @@ int vdpa_pf_command(struct vdpa_pf *pf,
 	void *out, size_t out_size, struct vfe_error *err);
 
 /* vdpa_bus.c */
-int vdpa_bus_plug(const struct vfe_bdf *bdf);    /* has EAL probe it: 0, or EAL's error */
-void vdpa_bus_forget(const struct vfe_bdf *bdf); /* when nobody has taken it */
+int vdpa_bus_plug(const struct vfe_bdf *bdf); /* has EAL probe it: 0, or what EAL says */
 
 /* vdpa_vf.c */
 int vdpa_vf_probe(const struct vfe_bdf *bdf, struct rte_device *dev); /* 1 = not asked for */

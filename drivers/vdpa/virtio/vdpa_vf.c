@@ -467,7 +467,7 @@ static int
 vf_add_check(
 	const struct vfe_bdf *bdf, const char *uuid, const char *name, struct vfe_vdpa_error *err)
 {
-	int index;
+	int index, ret;
 
 	if (vdpa_vf_find(bdf) != NULL)
 		return vdpa_code(err, VFE_VDPA_VF_ALREADY_ADDED,
@@ -489,7 +489,11 @@ vf_add_check(
 		return vdpa_code(err, VFE_VDPA_NO_PF_DEVICE,
 			vfe_error_set(&err->err, -ENODEV, "%s: its PF %s is lost at the moment",
 				name, request.pf->name));
-	return 0;
+	/* EAL does not see functions without a driver, and would not tell */
+	ret = vfe_pci_check_driver(bdf, &err->err);
+	return ret < 0 ? vdpa_code(err, VFE_VDPA_VFIO_DEV_FD,
+				 vfe_error_prefix(&err->err, ret, "%s", name))
+		       : 0;
 }
 
 int
@@ -514,7 +518,6 @@ vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_err
 			request.uuid != NULL ? request.uuid : "none");
 		return 0;
 	}
-	vdpa_bus_forget(bdf);
 	if (err->code == VFE_VDPA_OK)
 		vdpa_code(err, VFE_VDPA_PROBE_FAIL,
 			vfe_error_set(

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,12 +21,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cmocka.h>
+
 #include "pci_sysfs.h"
 #include "vfe_wire_pci.h"
 
-enum { PATH_SIZE = 256 };
+enum { PATH_SIZE = 256, MAX_FD = 512 };
 
 struct fake_vfio fv;
+struct vfe_error fv_err;
 
 int __real_open64(const char *path, int flags, ...);
 int __real_close(int fd);
@@ -129,6 +133,8 @@ fv_start(void)
 	fv.irq_room = FV_IRQS;
 	fv.config_size = VFE_PCIE_CFG_SIZE;
 	fv.sparse_areas = 1;
+	fv.bar0_size = FV_BAR0_SIZE;
+	fv.area = (struct vfio_region_sparse_mmap_area){FV_BAR0_AREA, FV_BAR0_AREA_SIZE};
 	fv_file("dev/vfio/vfio", "");
 	fv_file("sys/bus/pci/drivers_probe", "");
 }
@@ -229,6 +235,19 @@ ino_of(int fd)
 	struct stat st;
 
 	return fstat(fd, &st) == 0 ? st.st_ino : 0;
+}
+
+/* How many fds of this process are of the same file? */
+static unsigned int
+references(int fd)
+{
+	uint64_t ino = ino_of(fd);
+	unsigned int n = 0;
+	int other;
+
+	for (other = 0; other < MAX_FD; other++)
+		n += ino_of(other) == ino;
+	return n;
 }
 
 static struct fv_container *
@@ -361,15 +380,15 @@ __wrap_close(int fd)
 	struct fv_group *g = group_of_fd(fd);
 	struct fv_function *f = function_of_fd(fd);
 
-	if (c != NULL) {
+	if (c != NULL && references(fd) == 1) {
 		logf_word("close:container");
-	} else if (g != NULL) {
+	} else if (g != NULL && references(fd) == 1) {
 		logf_word("close:group:%u", g->number);
 		g->ino = 0;
 		if (g->container != NULL && --g->container->nr_groups == 0)
 			g->container->iommu = false;
 		g->container = NULL;
-	} else if (f != NULL) {
+	} else if (f != NULL && references(fd) == 2) { /* the other one is f->mem */
 		logf_word("close:%s", f->name);
 		f->ino = 0;
 	}
@@ -407,16 +426,17 @@ iommu_info(struct vfio_iommu_type1_info *info)
 	if (fv.nr_ranges == 0)
 		return 0;
 	info->flags |= VFIO_IOMMU_INFO_CAPS;
-	info->argsz = (uint32_t)size;
+	info->argsz = fv.info_size != 0 ? fv.info_size : (uint32_t)size;
 	info->cap_offset = 0;
 	if (room < size)
 		return 0;
 	info->cap_offset = sizeof(*info);
 	cap = (void *)(info + 1);
-	cap->header.id = VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE;
+	cap->header.id = fv.other_cap ? VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL
+				      : VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE;
 	cap->header.version = 1;
 	cap->header.next = 0;
-	cap->nr_iovas = fv.nr_ranges;
+	cap->nr_iovas = fv.ranges_claimed != 0 ? fv.ranges_claimed : fv.nr_ranges;
 	memcpy(cap->iova_ranges, fv.ranges, fv.nr_ranges * sizeof(fv.ranges[0]));
 	return 0;
 }
@@ -570,7 +590,8 @@ region_info(struct vfio_region_info *info)
 	}
 	if (info->index != 0)
 		return 0;
-	info->size = FV_BAR0_SIZE;
+	info->size = fv.bar0_size;
+	info->offset = fv.bar0_offset;
 	info->flags |= VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS;
 	info->argsz = size;
 	if (room < size)
@@ -581,8 +602,7 @@ region_info(struct vfio_region_info *info)
 	cap->header.version = 1;
 	cap->header.next = 0;
 	cap->nr_areas = fv.sparse_areas;
-	cap->areas[0].offset = FV_BAR0_AREA;
-	cap->areas[0].size = FV_BAR0_AREA_SIZE;
+	cap->areas[0] = fv.area;
 	return 0;
 }
 
@@ -696,4 +716,59 @@ __wrap_ioctl(int fd, unsigned long request, ...)
 	if (c != NULL)
 		return container_ioctl(c, request, arg);
 	return g != NULL ? group_ioctl(g, request, arg) : function_ioctl(f, request, arg);
+}
+
+/* --- what tests do --- */
+
+int
+fv_next_fd(void)
+{
+	int fd = dup(0);
+
+	close(fd);
+	return fd;
+}
+
+int
+fv_open(const char *bdf, struct vfe_pci_domain *domain, const char *token, struct vfe_pci_dev **ret)
+{
+	struct vfe_pci_open_cfg cfg = {
+		.timeout_ms = FV_SOON_MS, .domain = domain, .vf_token = token};
+
+	assert_int_equal(vfe_bdf_parse(bdf, &cfg.bdf), 0);
+	return vfe_pci_open(&cfg, ret, &fv_err);
+}
+
+struct vfe_pci_dev *
+fv_must_open(const char *bdf, struct vfe_pci_domain *domain)
+{
+	struct vfe_pci_dev *dev = NULL;
+
+	if (fv_open(bdf, domain, NULL, &dev) < 0)
+		fail_msg("%s", fv_err.text);
+	return dev;
+}
+
+struct vfe_pci_domain *
+fv_new_domain(void)
+{
+	struct vfe_pci_domain *d;
+
+	assert_int_equal(vfe_pci_domain_create(&d, &fv_err), 0);
+	return d;
+}
+
+int
+fv_map(struct vfe_pci_domain *d, uint64_t iova, uint64_t size)
+{
+	static uint8_t memory[0x10000] __attribute__((aligned(0x10000)));
+	struct vfe_pci_dma dma = {
+		.iova = iova, .size = size, .va = memory, .prot = VFE_PCI_DMA_READ};
+	int rc, fd = vfe_memfd_create("test", size);
+
+	assert_true(size <= sizeof(memory));
+	dma.fd = fd;
+	rc = vfe_pci_domain_map(d, &dma, NULL, &fv_err);
+	vfe_close(&fd);
+	return rc;
 }

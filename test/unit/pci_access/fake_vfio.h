@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vfe_pci.h"
+
 enum {
 	FV_MAX_FUNCTIONS = 80,
 	FV_MAX_CONTAINERS = 80,
@@ -26,6 +28,7 @@ enum {
 	FV_BAR0_AREA_SIZE = 0x2000,
 	FV_BAR2_SIZE = 0x8000, /* all may be mapped */
 	FV_BAR4_SIZE = 0x100,  /* nothing may */
+	FV_SOON_MS = 150,
 };
 
 struct fv_map {
@@ -85,7 +88,13 @@ struct fake_vfio {
 	uint32_t irq_count;
 	unsigned int irq_room; /* vectors that it can give */
 	uint64_t config_size;
-	uint32_t sparse_areas;   /* that it claims for BAR 0 */
+	uint32_t sparse_areas; /* that it claims for BAR 0 */
+	uint64_t bar0_offset;  /* of the fd */
+	uint64_t bar0_size;
+	struct vfio_region_sparse_mmap_area area; /* of BAR 0 */
+	uint32_t ranges_claimed;                  /* more than it tells */
+	uint32_t info_size;      /* that it claims for its answers about the IOMMU, 0 = right */
+	bool other_cap;          /* something else than ranges */
 	int write_numvfs_result; /* -errno, or 0 */
 
 	/* the next @fail_times calls of this kind fail; a path or an ioctl */
@@ -100,6 +109,7 @@ struct fake_vfio {
 };
 
 extern struct fake_vfio fv;
+extern struct vfe_error fv_err;
 
 /* An empty kernel with IOMMU; pci_root points at it. */
 void fv_start(void);
@@ -121,5 +131,18 @@ void fv_read(const char *path, char *dst, size_t size);
 void
 fv_fail_ioctl(unsigned long request, uint32_t index, unsigned int after, unsigned int n, int err);
 void fv_fail_open(const char *name, unsigned int n, int err);
+
+/* --- what tests do --- */
+
+int fv_next_fd(void);
+
+/* Open a function within FV_SOON_MS. */
+int fv_open(const char *bdf, struct vfe_pci_domain *domain, const char *token,
+	struct vfe_pci_dev **ret);
+struct vfe_pci_dev *fv_must_open(const char *bdf, struct vfe_pci_domain *domain);
+struct vfe_pci_domain *fv_new_domain(void);
+
+/* Map memory of this process that devices may read. */
+int fv_map(struct vfe_pci_domain *d, uint64_t iova, uint64_t size);
 
 #endif /* FAKE_VFIO_H */

@@ -81,6 +81,21 @@ kernel_functions_are_found(void **state)
 }
 
 static void
+driver_is_checked_before_anything_is_opened(void **state)
+{
+	const struct vfe_bdf stranger = {0, 0xaf, 5, 0};
+
+	(void)state;
+	assert_int_equal(vfe_pci_check_driver(&vf0, &err), 0);
+	assert_int_equal(vfe_pci_check_driver(&stranger, &err), 0); /* perhaps a socket */
+	fv_set_driver(VF0, NULL);
+	assert_int_equal(vfe_pci_check_driver(&vf0, &err), -ENODEV);
+	assert_non_null(strstr(err.text, "--bind vfio-pci " VF0));
+	fv_file("sys/bus/pci/devices/" VF0 "/driver", "no link");
+	assert_int_equal(vfe_pci_check_driver(&vf0, &err), -EINVAL);
+}
+
+static void
 vf_knows_its_pf(void **state)
 {
 	const struct vfe_bdf stranger = {0, 0xaf, 5, 0};
@@ -189,6 +204,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(kernel_functions_are_found),
+		T(driver_is_checked_before_anything_is_opened),
 		T(vf_knows_its_pf),
 		T(vfs_are_created_and_bound),
 		T(numbers_that_the_pf_cannot_have),

@@ -118,6 +118,13 @@ vfe_pci_is_kernel(const struct vfe_bdf *bdf)
 }
 
 int
+vfe_pci_check_driver(const struct vfe_bdf *bdf, struct vfe_error *err)
+{
+	(void)bdf;
+	return world.no_driver ? vfe_error_set(err, -ENODEV, "is bound to no driver") : 0;
+}
+
+int
 vfe_pci_vf_parent(
 	const struct vfe_bdf *vf, struct vfe_bdf *ret_pf, int *ret_index, struct vfe_error *err)
 {
@@ -1396,6 +1403,7 @@ fake_start(void)
 	world.maps = 0;
 	world.unmaps = 0;
 	world.kernel = false;
+	world.no_driver = false;
 	world.created_vfs = 0;
 	world.detaches = 0;
 	memset(&world.caps, 0, sizeof(world.caps));

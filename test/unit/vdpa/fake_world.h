@@ -106,6 +106,7 @@ struct fake_world {
 	uint8_t mac_last; /* of devices that are opened from now on */
 	uint16_t link_status;
 	bool kernel;              /* functions are the kernel's, not sockets */
+	bool no_driver;           /* they have none */
 	unsigned int created_vfs; /* by the kernel */
 	unsigned int detaches;
 	struct fake_vf_log vf[FAKE_VFS];

@@ -153,6 +153,12 @@ vf_of_the_kernel_is_probed_by_the_pci_bus(void **state)
 	assert_int_equal(vfe_vdpa_vf_add(&stranger, NULL, &verr), -ENODEV);
 	assert_int_equal(verr.code, VFE_VDPA_VF_NO_VFID);
 
+	world.no_driver = true;
+	assert_int_equal(vfe_vdpa_vf_add(&bdf, NULL, &verr), -ENODEV);
+	assert_int_equal(verr.code, VFE_VDPA_VFIO_DEV_FD);
+	assert_string_equal(verr.err.text, "0000:af:04.2: is bound to no driver");
+	world.no_driver = false;
+
 	fake_stage(FAKE_STAGE_OPEN, 0, -EBUSY);
 	assert_int_equal(vfe_vdpa_vf_add(&bdf, NULL, &verr), -EBUSY);
 	assert_int_equal(verr.code, VFE_VDPA_VFIO_DEV_FD);

@@ -219,6 +219,12 @@ int vfe_pci_find(const struct vfe_bdf *bdf, const char *vfio_user_dir, char *pat
 bool vfe_pci_is_kernel(const struct vfe_bdf *bdf);
 
 /*
+ * Does the function have a driver that lets us open it? 0, also when it is none of the kernel's,
+ * or -EBUSY or -ENODEV with the remedy in the text.
+ */
+int vfe_pci_check_driver(const struct vfe_bdf *bdf, struct vfe_error *err);
+
+/*
  * PF and number (0-based) of a VF of the kernel. -ENOENT when the kernel does not know the
  * function, -ENODEV when it is no VF.
  */
