@@ -65,7 +65,7 @@ vfe_vring_wrote(struct vfe_vring *vr, const void *va, uint64_t len)
 
 	if (vr->watch == NULL)
 		return;
-	known = vfe_iova_of(vr->map, &vr->watch_hint, va, &iova);
+	known = vfe_iova_of(vr->map, &vr->hint, va, &iova);
 	assert(known);
 	if (known)
 		vr->watch->wrote(vr->watch, iova, len);

@@ -73,7 +73,6 @@ struct vfe_vring {
 
 	struct vfe_vring_stats stats;
 	const struct vfe_vring_watch *watch; /* NULL = nobody; set by the owner after a start */
-	uint32_t watch_hint;                 /* of the iova map, on the way back */
 	struct vfe_vring_cfg cfg;
 	struct vfe_error error; /* why it is broken */
 };
