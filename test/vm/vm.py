@@ -38,7 +38,8 @@ class Vm(Guest):
         with open(disk, 'wb') as f:
             f.truncate(DISK_SIZE)
         net = 'virtio-net-pci,netdev=%s,addr=%s,mac=%s' + IOMMU
-        extra = ['-device', 'intel-iommu,intremap=on']
+        # DPDK wants a processor that is not older than this one
+        extra = ['-cpu', 'Nehalem', '-device', 'intel-iommu,intremap=on']
         for index, bdf in enumerate(NET):
             name_of = 'user%d' % index
             extra += ['-netdev', 'user,restrict=on,ipv6=off,id=' + name_of,
@@ -63,7 +64,7 @@ class Vm(Guest):
     def bind(self, *argv, check=True):
         """Run scripts/bind; returns its output, or (exit status, output) without check."""
         command = ' '.join(('python3', BIND) + argv)
-        return self.run(command) if check else self.agent.run(command)
+        return self.run(command, 60) if check else self.agent.run(command, 60)
 
     def functions(self, *devices):
         """What scripts/bind tells of each function."""
