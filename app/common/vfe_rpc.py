@@ -261,10 +261,11 @@ def add_server_options(parser, default_path, again=False):
 class Commands:
     """Execution of parsed commands; connections are kept between the lines of a batch."""
 
-    def __init__(self, parser, service, failure):
+    def __init__(self, parser, service, failure, show=print_json):
         self._parser = parser
         self._service = service
         self._failure = failure     # function: what is wrong with a result, or None
+        self._show = show           # function: print a result
         self._clients = {}
 
     def run(self, args):
@@ -282,7 +283,7 @@ class Commands:
         except RpcError as e:
             result, wrong = None, [str(e)]
         if result is not None:
-            print_json(result)
+            self._show(result)
         subject = getattr(args, 'subject', None)
         what = ' '.join([args.command] + ([subject(args)] if subject else []))
         for text in wrong:
