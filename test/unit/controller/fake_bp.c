@@ -28,14 +28,19 @@ struct bp_port {
 
 static struct bp_disk disks[4];
 static unsigned int nr_disks;
+static struct bp_port *ports[8];
 
 struct fake_bp_port *
-fake_bp(struct bp_port *port)
+fake_bp_of(const void *ctx)
 {
-	return &port->fake;
-}
+	unsigned int i;
 
-struct bp_port *fake_bp_last;
+	for (i = 0; i < VFE_ARRAY_SIZE(ports); i++) {
+		if (ports[i] != NULL && ports[i]->fake.cfg.ctx == ctx)
+			return &ports[i]->fake;
+	}
+	return NULL;
+}
 
 int
 bp_disk_create(struct dp_engine *engine, const struct bp_disk_cfg *cfg, struct bp_disk **ret,
@@ -129,6 +134,8 @@ int
 bp_port_create(struct dp_engine *engine, const struct bp_port_cfg *cfg, struct bp_port **ret,
 	struct vfe_error *err)
 {
+	unsigned int i;
+
 	(void)engine;
 	(void)err;
 	*ret = calloc(1, sizeof(**ret));
@@ -136,7 +143,9 @@ bp_port_create(struct dp_engine *engine, const struct bp_port_cfg *cfg, struct b
 	(*ret)->fake.cfg = *cfg;
 	(*ret)->fake.writeback = true;
 	cfg->disk->users++;
-	fake_bp_last = *ret;
+	for (i = 0; ports[i] != NULL; i++)
+		assert_true(i + 1 < VFE_ARRAY_SIZE(ports));
+	ports[i] = *ret;
 	return 0;
 }
 
@@ -150,6 +159,10 @@ bp_port_destroy(struct bp_port *port)
 	for (i = 0; i < FAKE_BP_QUEUES; i++)
 		assert_false(port->fake.queues[i].started);
 	port->fake.cfg.disk->users--;
+	for (i = 0; i < VFE_ARRAY_SIZE(ports); i++) {
+		if (ports[i] == port)
+			ports[i] = NULL;
+	}
 	free(port);
 }
 

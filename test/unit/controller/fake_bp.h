@@ -27,9 +27,8 @@ struct fake_bp_port {
 	int release_error; /* of bp_port_release() */
 };
 
-extern struct bp_port *fake_bp_last; /* created last */
-
-struct fake_bp_port *fake_bp(struct bp_port *port);
+/* The port whose owner is @ctx, a function. */
+struct fake_bp_port *fake_bp_of(const void *ctx);
 
 /* All ports are gone. */
 void fake_bp_forget_disks(void);

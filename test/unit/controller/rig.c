@@ -8,6 +8,7 @@
 
 #include "rig.h"
 
+#include "fake_bp.h"
 #include "net.h"
 #include "vfe_vring.h"
 
@@ -259,22 +260,13 @@ __wrap_vfe_vfu_server_last_error(const struct vfe_vfu_server *server)
 
 /* --- setup --- */
 
-int
-rig_setup_with(void **state, const char *extra)
+static int
+setup_text(void **state, const char *text)
 {
 	struct rig *rig = calloc(1, sizeof(*rig));
 	struct vfe_error err;
-	char text[1024];
 
 	assert_non_null(rig);
-	snprintf(text, sizeof(text),
-		"{\"static_pf\": {\"mac_base\": \"02:00:00:00:00:10\"},"
-		" \"vf\": {\"mac_base\": \"02:00:00:00:00:20\", \"vfs_per_pf\": 2, \"qp_num\": %d},"
-		" \"software_dpu\": {%s \"dir\": \"/tmp\", \"rpc_socket\": "
-		"\"/tmp/vfe-rig-%d.sock\","
-		" \"queue_size\": %d, \"pfs\": [{\"bdf\": \"af:00.2\", \"first_vf\": "
-		"\"af:04.5\"}]}}",
-		RIG_PAIRS, extra, (int)getpid(), RIG_QUEUE_SIZE);
 	if (config_parse(text, &rig->config, &err) < 0)
 		fail_msg("%s", err.text);
 	rig->loop = ev_loop_new(EVFLAG_AUTO);
@@ -292,6 +284,38 @@ rig_setup_with(void **state, const char *extra)
 		fail_msg("%s", err.text);
 	*state = rig;
 	return 0;
+}
+
+int
+rig_setup_with(void **state, const char *extra)
+{
+	char text[1024];
+
+	snprintf(text, sizeof(text),
+		"{\"static_pf\": {\"mac_base\": \"02:00:00:00:00:10\"},"
+		" \"vf\": {\"mac_base\": \"02:00:00:00:00:20\", \"vfs_per_pf\": 2, \"qp_num\": %d},"
+		" \"software_dpu\": {%s \"dir\": \"/tmp\", \"rpc_socket\": "
+		"\"/tmp/vfe-rig-%d.sock\","
+		" \"queue_size\": %d, \"pfs\": [{\"bdf\": \"af:00.2\", \"first_vf\": "
+		"\"af:04.5\"}]}}",
+		RIG_PAIRS, extra, (int)getpid(), RIG_QUEUE_SIZE);
+	return setup_text(state, text);
+}
+
+int
+rig_setup_blk(void **state)
+{
+	char text[1024];
+
+	snprintf(text, sizeof(text),
+		"{\"software_dpu\": {\"dir\": \"/tmp\", \"rpc_socket\": \"/tmp/vfe-rig-%d.sock\","
+		" \"queue_size\": %d, \"drain_timeout_ms\": 30,"
+		" \"bdevs\": [{\"name\": \"D\", \"type\": \"null\", \"size_mib\": 8}],"
+		" \"pfs\": [{\"type\": \"blk\", \"bdf\": \"af:00.3\", \"first_vf\": \"af:05.1\","
+		" \"num_vfs\": 2, \"num_queues\": 2, \"bdev\": \"D\","
+		" \"vfs\": {\"0\": {\"bdev\": \"D\"}}}]}}",
+		(int)getpid(), RIG_QUEUE_SIZE);
+	return setup_text(state, text);
 }
 
 int
@@ -318,6 +342,7 @@ rig_teardown(void **state)
 	struct rig *rig = *state;
 
 	dpu_destroy(&rig->dpu);
+	fake_bp_forget_disks();
 	config_fini(&rig->config);
 	munmap(rig->mem, 2 * RIG_MEM_SIZE);
 	ev_loop_destroy(rig->loop);

@@ -72,6 +72,7 @@ int rig_setup(void **state);
 int rig_setup_polling(void **state);
 int rig_setup_slow(void **state); /* admin and reset latencies of 20 ms */
 int rig_setup_with(void **state, const char *extra);
+int rig_setup_blk(void **state); /* a block PF instead; VF 0 has a controller, VF 1 none */
 int rig_teardown(void **state);
 
 struct function *rig_vf(struct rig *rig, uint16_t vf);
