@@ -316,7 +316,7 @@ int
 pci_group_get(const char *name, struct vfe_deadline deadline, struct pci_group **ret,
 	struct vfe_error *err)
 {
-	char path[PCI_PATH_SIZE];
+	char path[PCI_PATH_SIZE], users[128];
 	unsigned int number;
 	int rc;
 
@@ -330,11 +330,13 @@ pci_group_get(const char *name, struct vfe_deadline deadline, struct pci_group *
 		rc = open_locked(number, path, name, ret, err);
 		pthread_mutex_unlock(&all.lock);
 	} while (rc == -EBUSY && retry_wait(deadline));
-	if (rc == -EBUSY)
-		return vfe_error_set(err, rc,
-			"its IOMMU group stays busy: another process has %s open, or a QEMU still "
-			"maps a doorbell page; see: fuser -v %s",
-			path, path);
+	if (rc == -EBUSY) {
+		pci_sysfs_users(path, users, sizeof(users));
+		vfe_error_set(err, rc, "its IOMMU group stays busy: %s has %s open",
+			users[0] != '\0' ? users
+					 : "a process, or a QEMU that maps a doorbell page,",
+			path);
+	}
 	return rc;
 }
 

@@ -6,6 +6,7 @@
 
 #include "pci_sysfs.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -189,6 +190,60 @@ pci_sysfs_group_others(unsigned int group, const char *name, char *dst, size_t s
 			vfe_str_copy(driver, sizeof(driver), "no driver");
 		if (vfe_str_format(dst + used, size - used, "%s%s (%s)", used > 0 ? ", " : "",
 			    entry->d_name, driver) < 0)
+			break;
+		used += strlen(dst + used);
+	}
+	if (dir != NULL)
+		closedir(dir);
+}
+
+/* --- who uses it --- */
+
+static bool
+process_has_open(const char *pid, const char *path)
+{
+	char folder[PCI_PATH_SIZE], link[PCI_PATH_SIZE], target[PCI_PATH_SIZE];
+	const struct dirent *entry;
+	bool found = false;
+	DIR *dir = NULL;
+	ssize_t n;
+
+	if (vfe_str_format(folder, sizeof(folder), "%s/proc/%s/fd", pci_root, pid) == 0)
+		dir = opendir(folder);
+	while (!found && dir != NULL && (entry = readdir(dir)) != NULL) {
+		if (vfe_str_format(link, sizeof(link), "%s/%s", folder, entry->d_name) < 0)
+			continue;
+		n = readlink(link, target, sizeof(target) - 1);
+		if (n < 0)
+			continue;
+		target[n] = '\0';
+		found = strcmp(target, path) == 0;
+	}
+	if (dir != NULL)
+		closedir(dir);
+	return found;
+}
+
+void
+pci_sysfs_users(const char *path, char *dst, size_t size)
+{
+	char folder[PCI_PATH_SIZE], comm[PCI_PATH_SIZE], name[PCI_WORD_SIZE];
+	const struct dirent *entry;
+	size_t used = 0;
+	DIR *dir = NULL;
+
+	dst[0] = '\0';
+	if (vfe_str_format(folder, sizeof(folder), "%s/proc", pci_root) == 0)
+		dir = opendir(folder);
+	while (dir != NULL && (entry = readdir(dir)) != NULL) {
+		if (!isdigit((unsigned char)entry->d_name[0]) ||
+			!process_has_open(entry->d_name, path))
+			continue;
+		if (vfe_str_format(comm, sizeof(comm), "%s/%s/comm", folder, entry->d_name) < 0 ||
+			read_word(comm, name, sizeof(name)) < 0)
+			continue;
+		if (vfe_str_format(dst + used, size - used, "%s%s (pid %s)", used > 0 ? ", " : "",
+			    name, entry->d_name) < 0)
 			break;
 		used += strlen(dst + used);
 	}

@@ -41,4 +41,7 @@ int pci_sysfs_group(const char *name, unsigned int *ret, struct vfe_error *err);
 /* "0000:af:00.0 (virtio-pci), 0000:af:00.1 (no driver)": members of @group but @name. */
 void pci_sysfs_group_others(unsigned int group, const char *name, char *dst, size_t size);
 
+/* "qemu-system-x86 (pid 123), ...": processes that have the file @path open, as far as we see. */
+void pci_sysfs_users(const char *path, char *dst, size_t size);
+
 #endif /* PCI_SYSFS_H */

@@ -155,6 +155,7 @@ static void
 busy_group_is_tried_again_until_the_deadline(void **state)
 {
 	struct vfe_pci_dev *dev;
+	char path[128];
 	uint64_t begin;
 
 	(void)state;
@@ -168,6 +169,19 @@ busy_group_is_tried_again_until_the_deadline(void **state)
 	assert_non_null(strstr(fv_err.text, "/dev/vfio/12"));
 	assert_true(vfe_clock_ns() - begin >= FV_SOON_MS * 1000000ULL);
 	assert_true(1000 - fv.fail_times <= 4); /* it did not spin */
+	assert_non_null(strstr(fv_err.text, "a process"));
+
+	fv_file("proc/7/comm", "other\n");
+	fv_link("proc/7/fd/3", "/dev/null");
+	fv_file("proc/cmdline", "");
+	fv_file("proc/41/comm", "qemu-system-x86\n");
+	fv_link("proc/41/fd/1", "pipe:[1]");
+	snprintf(path, sizeof(path), "%s/dev/vfio/12", fv.root);
+	fv_link("proc/41/fd/2", path);
+	fv_link("proc/42/fd/2", path); /* it ends just now */
+	fv_fail_open("12", 1000, EBUSY);
+	assert_int_equal(fv_open(VF0, NULL, NULL, &dev), -EBUSY);
+	assert_non_null(strstr(fv_err.text, "busy: qemu-system-x86 (pid 41) has "));
 
 	fv_fail_open("12", 1, EACCES);
 	assert_int_equal(fv_open(VF0, NULL, NULL, &dev), -EACCES);
