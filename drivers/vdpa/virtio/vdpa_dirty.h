@@ -42,8 +42,14 @@ enum {
 	VDPA_DIRTY_CHUNK = 128 << 10, /* bytes of one REPORT */
 };
 
-/* Bytes of the largest map that a VF may have; 32 TiB of guest memory in a bitmap. */
-#define VDPA_DIRTY_MAX_MAP (1ULL << 30)
+/*
+ * A front-end says where its memory is, and can make holes that cost it nothing: what its maps may
+ * take of ours is bounded. Bytes of a map of our own (2 TiB of guest addresses in a bitmap), of one
+ * in a log that a device is given, and of a log.
+ */
+#define VDPA_DIRTY_MAX_MAP    (64ULL << 20)
+#define VDPA_DIRTY_MAX_DIRECT (1ULL << 30)
+#define VDPA_DIRTY_MAX_LOG    (4ULL << 30)
 
 /* --- logs --- */
 

@@ -131,6 +131,26 @@ merge_map(struct vdpa_dirty *d, const struct vdpa_log *log, uint64_t *ret_bytes)
 	return pages;
 }
 
+/* What is in @old of the guest's memory; the rest of it may be large, and empty. */
+static uint64_t
+take_table(const struct vdpa_log *log, const struct vdpa_log *old, const struct vdpa_table *table)
+{
+	const uint64_t word = 64 * VFE_DIRTY_PAGE_SIZE;
+	uint64_t first, end, pages = 0;
+	unsigned int i;
+
+	for (i = 0; i < table->nr_regions; i++) {
+		first = table->regions[i].gpa / word;
+		end = (table->regions[i].gpa + table->regions[i].size - 1) / word + 1;
+		if (end > old->log.words)
+			end = old->log.words;
+		if (first < end)
+			pages += vfe_dirty_log_take(
+				&log->log, &old->log.map[first], end - first, first * 64);
+	}
+	return pages;
+}
+
 /*
  * The front-end may have read the old log for the last time already: what is still in it goes into
  * the new one. One that was truncated has lost what it had.
@@ -144,7 +164,7 @@ take_old_log(struct vdpa_vf *vf, struct vdpa_log *log, bool *lost)
 
 	if (old == log)
 		return 0;
-	pages = old != NULL ? vfe_dirty_log_take(&log->log, old->log.map, old->log.words, 0) : 0;
+	pages = old != NULL ? take_table(log, old, vf->dirty.job.table) : 0;
 	*lost = old != NULL && atomic_load(&old->truncated);
 	pthread_mutex_lock(&vf->lock);
 	d->cur = vdpa_log_get(log);

@@ -46,6 +46,8 @@ log_check(int fd, uint64_t size, uint64_t offset, struct stat *st, struct statfs
 		return vfe_error_set(err, -EINVAL,
 			"log of %" PRIu64 " bytes at offset %#" PRIx64 " is not made of words",
 			size, offset);
+	if (size > VDPA_DIRTY_MAX_LOG)
+		return vfe_error_set(err, -EINVAL, "log of %" PRIu64 " bytes is too large", size);
 	if (!vfe_range_inside(offset, size, (uint64_t)st->st_size))
 		return vfe_error_set(err, -EINVAL,
 			"log: file of %jd bytes is shorter than offset %#" PRIx64
@@ -458,6 +460,8 @@ plan_maps(struct vdpa_dirty_plan *plan, uint64_t max_pages)
 {
 	const bool bytes =
 		plan->mode == VDPA_DIRTY_PUSH_BYTEMAP || plan->mode == VDPA_DIRTY_PULL_BYTEMAP;
+	const uint64_t max_bytes =
+		plan->mode == VDPA_DIRTY_DIRECT ? VDPA_DIRTY_MAX_DIRECT : VDPA_DIRTY_MAX_MAP;
 	uint64_t pages, all_pages = 0, off = 0;
 	unsigned int i;
 
@@ -467,7 +471,7 @@ plan_maps(struct vdpa_dirty_plan *plan, uint64_t max_pages)
 		plan->ranges[i].map_off = off;
 		plan->ranges[i].map_bytes = bytes ? pages : pages / 8 + (pages % 8 != 0);
 		off = vfe_align_up(off + plan->ranges[i].map_bytes, sizeof(uint64_t));
-		if (off > VDPA_DIRTY_MAX_MAP)
+		if (off > max_bytes)
 			return false;
 	}
 	plan->map_bytes = off;

@@ -432,7 +432,7 @@ ranges_fit_what_the_device_can_hold(void **state)
 	caps.max_track_ranges = 1;
 	assert_int_equal(vdpa_dirty_plan(VDPA_DIRTY_PUSH_BITMAP, &caps, &table, NULL, &plan), 0);
 	assert_int_equal(plan.nr_ranges, 1);
-	table.regions[0].gpa = 1ULL << 60;
+	table.regions[0].gpa = 2ULL << 40; /* a bit more than 64 MiB of a map */
 	assert_int_equal(
 		vdpa_dirty_plan(VDPA_DIRTY_PUSH_BITMAP, &caps, &table, NULL, &plan), -ENOTSUP);
 	table.nr_regions = 0;
@@ -988,6 +988,8 @@ logs_that_are_none_are_refused(void **state)
 	assert_int_equal(send_raw_log(g, LOG_SIZE, 0, &tmp, 1), -1);
 	assert_int_equal(send_raw_log(g, LOG_SIZE, 8, fds, 1), -1);
 	assert_int_equal(send_raw_log(g, LOG_SIZE + 1, 0, fds, 1), -1);
+	assert_int_equal(ftruncate(tmp, 8LL << 30), 0);
+	assert_int_equal(send_raw_log(g, 8ULL << 30, 0, &tmp, 1), -1);
 	assert_int_equal(send_raw_log(g, 0, 0, fds, 1), -1);
 	assert_int_equal(send_raw_log(g, 7, 0, fds, 1), -1);
 	assert_int_equal(send_raw_log(g, 64, 4, fds, 1), -1);
