@@ -15,6 +15,7 @@
  * and is answered by a line of JSON. Guest memory is one file that stays, and is there in full.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
 #include <sched.h>
@@ -114,8 +115,8 @@ static const char *const request_names[NR_REQUESTS] = {
 
 static uint64_t memory_mib = 256;
 static uint32_t nr_vfs = 1, nr_queues = 2;
-static int settle_ms = 250, back_cpu = -1;
-static bool want_log;
+static int settle_ms = 225, back_cpu = -1;
+static bool want_log, open_log;
 
 static uint8_t *mem, *log_map;
 static uint64_t mem_size, log_size;
@@ -137,12 +138,15 @@ gpa_of(const void *p)
 	return (uint64_t)((const uint8_t *)p - mem);
 }
 
+/* Sealed as QEMU does it: it can never shrink below anybody's feet. */
 static int
-memory_file(const char *name, uint64_t size, uint8_t **ret)
+memory_file(const char *name, uint64_t size, bool seal, uint8_t **ret)
 {
 	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
 	if (fd < 0 || ftruncate(fd, (off_t)size) != 0)
+		die(name);
+	if (seal && fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
 		die(name);
 	*ret = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
 	if (*ret == MAP_FAILED)
@@ -159,13 +163,13 @@ memory_create(void)
 	errno = ENOMEM;
 	if (mem_size < HIGH_MEMORY + rings)
 		die("guest memory has no room for the rings");
-	mem_fd = memory_file("guest", mem_size, &mem);
+	mem_fd = memory_file("guest", mem_size, true, &mem);
 	/* a page that was only mapped could still be the kernel's page of zeroes */
 	for (i = 0; i < mem_size; i += PAGE)
 		mem[i] = 1;
 	log_size = (mem_size / PAGE + 7) / 8;
 	log_size = (log_size + PAGE - 1) / PAGE * PAGE;
-	log_fd = memory_file("log", log_size, &log_map);
+	log_fd = memory_file("log", log_size, !open_log, &log_map);
 }
 
 /* Rings that have been in use, and one packet on each VF's transmit ring. */
@@ -701,7 +705,10 @@ run(const char *what, const char *prefix)
 	log = want_log && all_log();
 	for (i = 0; log && i < nr_vfs; i++)
 		log_start(&fronts[i]);
-	/* and what it does when a device runs: the service looks at its configuration */
+	/*
+	 * And what it does when a device runs: the service looks at the configuration after 100 ms
+	 * and, if it has to, at what is dirty every 150 ms. Not at the very same time as we leave.
+	 */
 	poll(NULL, 0, settle_ms);
 	leave(&out);
 	sockets_close();
@@ -728,16 +735,18 @@ raise_fd_limit(void)
 static void
 usage(void)
 {
-	fputs("usage: vhost-migrate [--memory MIB] [--pairs N] [--vfs N] [--log] [--cpu N]\n"
-	      "                     [--back-cpu N] [--settle MS]\n"
+	fputs("usage: vhost-migrate [--memory MIB] [--pairs N] [--vfs N] [--log | --open-log]\n"
+	      "                     [--cpu N] [--back-cpu N] [--settle MS]\n"
 	      "\n"
 	      "  --memory MIB    guest memory (256)\n"
 	      "  --pairs N       queue pairs of each VF (1)\n"
 	      "  --vfs N         VFs of the VM (1)\n"
 	      "  --log           dirty pages are logged before the VM leaves, if the back end can\n"
+	      "  --open-log      the same in a file that could shrink: no device may write it "
+	      "itself\n"
 	      "  --cpu N         run here\n"
 	      "  --back-cpu N    the back end of \"floor\" runs here\n"
-	      "  --settle MS     wait so long before each measurement (250)\n"
+	      "  --settle MS     wait so long before each measurement (225)\n"
 	      "\n"
 	      "Input: lines \"listen PREFIX\", \"connect PREFIX\", \"floor\".\n",
 		stderr);
@@ -767,6 +776,7 @@ options(int argc, char **argv)
 		{"pairs", required_argument, NULL, 'p'},
 		{"vfs", required_argument, NULL, 'v'},
 		{"log", no_argument, NULL, 'l'},
+		{"open-log", no_argument, NULL, 'o'},
 		{"cpu", required_argument, NULL, 'c'},
 		{"back-cpu", required_argument, NULL, 'b'},
 		{"settle", required_argument, NULL, 's'},
@@ -783,6 +793,8 @@ options(int argc, char **argv)
 			nr_vfs = (uint32_t)number(optarg, 1, MAX_VFS);
 		else if (c == 'l')
 			want_log = true;
+		else if (c == 'o')
+			want_log = open_log = true;
 		else if (c == 'c')
 			pin((int)number(optarg, 0, CPU_SETSIZE - 1));
 		else if (c == 'b')

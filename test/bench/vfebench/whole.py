@@ -43,7 +43,7 @@ class Ours:
 
 
 class Peer:
-    """A host: testpmd. Nothing is forwarded, as a polling thread would take a CPU from everybody."""
+    """A host: testpmd. Nothing is forwarded: a polling thread would take a CPU from everybody."""
 
     name = 'testpmd'
 
