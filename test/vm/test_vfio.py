@@ -78,6 +78,17 @@ def test_function_becomes_free_in_time(vm, check):
         passed(check('open', NET[0], '10000'))
 
 
+def test_function_that_the_kernel_wants_back(vm, check):
+    with at_vfio(vm, NET[0]):
+        vm.run('%s yield %s >/tmp/held 2>&1 & pid=$!; '
+               'until grep -q held /tmp/held; do [ -d /proc/$pid ] || exit 1; sleep 0.1; done'
+               % (CHECK, NET[0]))
+        # waits in the kernel until the function is let go
+        vm.run('echo %s >/sys/bus/pci/drivers/vfio-pci/unbind' % NET[0])
+        vm.run('until grep -q yielded /tmp/held; do sleep 0.1; done')
+        assert NET[0] not in vm.drivers()
+
+
 def test_wrong_driver_and_wrong_group(vm, check):
     status, output = check('open', PAIR[0], '300')
     assert status == 1

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vfio.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,7 @@ enum {
 	REOPEN_TIMES = 3,
 	LIMIT_PAGES = 64,
 	NR_VFS = 2,
+	YIELD_TIMEOUT_MS = 20000,
 };
 
 static const uint64_t arena_iova = 0x10000000;
@@ -236,6 +238,28 @@ check_hold(int argc, char **argv)
 	sigwait(&set, &sig);
 	vfe_pci_close(pci);
 	vfe_pci_domain_destroy(domain);
+}
+
+/* Have the function until the kernel wants it back. */
+static void
+check_yield(int argc, char **argv)
+{
+	struct vfe_pci_domain *domain = domain_new();
+	struct pollfd pfd = {0};
+	struct vfe_pci_dev *pci;
+
+	check(argc == 1, "one function");
+	pci = function_open(argv[0], domain);
+	pfd.fd = vfe_pci_lost_fd(pci);
+	pfd.events = (short)vfe_pci_lost_events(pci);
+	check(poll(&pfd, 1, 0) == 0, "the kernel wants it back at once");
+	puts("held");
+	fflush(stdout);
+	check(poll(&pfd, 1, YIELD_TIMEOUT_MS) == 1,
+		"the kernel does not say that it wants it back");
+	vfe_pci_close(pci);
+	vfe_pci_domain_destroy(domain);
+	puts("yielded");
 }
 
 /* Only open it, within a time in ms. */
@@ -490,6 +514,7 @@ main(int argc, char **argv)
 		{"reopen", check_reopen},
 		{"fault", check_fault},
 		{"hold", check_hold},
+		{"yield", check_yield},
 		{"open", check_open},
 		{"limits", check_limits},
 		{"adopt", check_adopt},
