@@ -111,3 +111,41 @@ def test_files_by_management(work):
     assert dpu.rpc('bdev_aio_delete', {'name': 'D'}) is True
     assert os.path.exists(path)
     dpu.stop()
+
+
+@pytest.mark.parametrize('io', ['io_uring', 'threads'])
+def test_block_device(work, io):
+    """A loop device on a file: what a disk of the host is to us."""
+    if daemons.missing(daemons.CONTROLLER):
+        pytest.skip(daemons.missing(daemons.CONTROLLER))
+    directory = tempfile.mkdtemp(prefix='d', dir=work)
+    image = blk.make_image(os.path.join(directory, 'loop.img'), 8 << 20)
+    loop = subprocess.run(['losetup', '-f', '--show', image], capture_output=True, text=True,
+                          check=False)
+    if loop.returncode:
+        pytest.skip('no loop device: ' + loop.stderr)
+    device = loop.stdout.strip()
+    try:
+        dpu = blk.BlkController(directory, vfs=1)
+        dpu.rpc('bdev_aio_create', {'name': 'D', 'filename': device, 'io': io})
+        assert dpu.bdev('D')['num_blocks'] == 16384 and dpu.bdev('D')['io'] == io
+        dpu.rpc('virtio_blk_controller_create', {'pf_id': 0, 'vf_id': 0, 'bdev': 'D'})
+        with dpu.blk(0) as vf:
+            vf.start()
+            for sector, length in ((0, 65536), (2001, 512), (16376, 4096)):
+                data = os.urandom(length)
+                assert vf.write(sector, data) == OK and vf.flush() == OK
+                assert vf.read(sector, length) == data
+                with open(image, 'rb') as file:
+                    assert os.pread(file.fileno(), length, sector * 512) == data
+            full = os.stat(image).st_blocks
+            assert vf.ranges(blk.T_DISCARD, (0, 64, 0), (64, 64, 0)) == OK
+            assert os.stat(image).st_blocks <= full - 100, 'nothing was given back'
+            data = os.urandom(4096)
+            for flags in (0, 1):
+                assert vf.write(0, data) == OK
+                assert vf.ranges(blk.T_WRITE_ZEROES, (1, 3, flags)) == OK
+                assert vf.read(0, 4096) == data[:512] + bytes(1536) + data[2048:]
+        dpu.stop()
+    finally:
+        subprocess.run(['losetup', '-d', device], check=True)

@@ -24,6 +24,9 @@ wrote(struct bp_queue *bq, const struct iovec *iov, uint16_t nr)
 
 	if (vfe_likely(!vfe_vring_watched(&bq->q.ring)))
 		return;
+	/* of an abandoned request, or without memory: there is nothing to be migrated */
+	if (!bq->q.attached || bq->q.ring.map == NULL)
+		return;
 	for (i = 0; i < nr; i++)
 		vfe_vring_wrote(&bq->q.ring, iov[i].iov_base, iov[i].iov_len);
 }

@@ -177,6 +177,40 @@ static const struct {
 	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"mtu\": 67}]}}", "pfs[0].mtu"},
 	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"type\": \"fs\"}]}}",
 		"pfs[0].type"},
+	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"bdev\": \"D\"}]}}",
+		"bdev and what goes with it are of blk functions"},
+	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"type\": \"blk\", \"qp_num\": "
+	 "1}]}}",
+		"backend and qp_num are of net functions"},
+	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"type\": \"blk\", \"bdev\": "
+	 "\"D\"}]}}",
+		"0000:af:00.2: there is no \"D\""},
+	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"type\": \"blk\", \"num_queues\": "
+	 "2, "
+	 "\"num_vfs\": 1, \"first_vf\": \"af:01.0\", \"vfs\": {\"0\": {\"num_queues\": 3}}}]}}",
+		"0000:af:01.0: num_queues 3 is more than 2"},
+	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"type\": \"blk\", \"num_queues\": "
+	 "257}]}}",
+		"pfs[0].num_queues"},
+	{"{\"software_dpu\": {\"bdevs\": 1, " PFS "}}", "bdevs: expected an array"},
+	{"{\"software_dpu\": {\"bdevs\": [{}], " PFS "}}", "bdevs[0].name: missing"},
+	{"{\"software_dpu\": {\"bdevs\": [{\"name\": \"a\"}], " PFS "}}", "bdevs[0].type"},
+	{"{\"software_dpu\": {\"bdevs\": [{\"name\": \"a\", \"type\": \"file\"}], " PFS "}}",
+		"bdevs[0].path"},
+	{"{\"software_dpu\": {\"bdevs\": [{\"name\": \"a\", \"type\": \"null\"}], " PFS "}}",
+		"bdevs[0].size_mib: missing"},
+	{"{\"software_dpu\": {\"bdevs\": [{\"name\": \"a\", \"type\": \"null\", \"size_mib\": 1, "
+	 "\"io\": \"auto\"}], " PFS "}}",
+		"bdevs[0]: path, io and buffered are for files"},
+	{"{\"software_dpu\": {\"bdevs\": [{\"name\": \"a\", \"type\": \"file\", \"path\": \"/x\", "
+	 "\"io\": \"x\"}], " PFS "}}",
+		"bdevs[0].io"},
+	{"{\"software_dpu\": {\"bdevs\": [{\"name\": \"a\", \"type\": \"null\", \"size_mib\": 1, "
+	 "\"block_size\": 1000}], " PFS "}}",
+		"bdevs[0].block_size"},
+	{"{\"software_dpu\": {\"bdevs\": [{\"name\": \"a\", \"type\": \"null\", \"size_mib\": 1}, "
+	 "{\"name\": \"a\", \"type\": \"null\", \"size_mib\": 1}], " PFS "}}",
+		"bdevs[1].name: a is there twice"},
 	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\"}, {\"bdf\": \"0000:af:00.2\"}]}}",
 		"0000:af:00.2 is there twice"},
 	{"{\"software_dpu\": {\"pfs\": [{\"bdf\": \"af:00.2\", \"backend\": {\"type\": "
@@ -228,6 +262,44 @@ static const struct {
 	{"{\"ib_dev_p0\": 7, \"software_dpu\": {" PFS "}}", "ib_dev_p0: expected a string"},
 };
 
+/* Net and block PFs are numbered apart, and only net VFs take MAC addresses. */
+static void
+net_and_blk_stand_beside_each_other(void **state)
+{
+	struct config config;
+	struct vfe_error err;
+
+	(void)state;
+	if (config_parse("{\"vf\": {\"mac_base\": \"02:00:00:00:00:20\", \"vfs_per_pf\": 1},"
+			 " \"software_dpu\": {\"bdevs\": [{\"name\": \"D\", \"type\": \"memory\","
+			 " \"size_mib\": 2, \"block_size\": 4096}], \"pfs\": ["
+			 "{\"bdf\": \"af:00.2\", \"first_vf\": \"af:04.0\"},"
+			 "{\"bdf\": \"af:00.3\", \"first_vf\": \"af:05.0\", \"type\": \"blk\","
+			 " \"num_vfs\": 3, \"vfs\": {\"1\": {\"bdev\": \"D\", \"num_queues\": 2}}},"
+			 "{\"bdf\": \"af:00.4\", \"first_vf\": \"af:06.0\"}]}}",
+		    &config, &err) < 0)
+		fail_msg("%s", err.text);
+	assert_int_equal(config.nr_pfs, 3);
+	assert_int_equal(config.pfs[0].pf_id, 0);
+	assert_int_equal(config.pfs[1].pf_id, 0);
+	assert_int_equal(config.pfs[1].type, CONFIG_BLK);
+	assert_int_equal(config.pfs[2].pf_id, 1);
+	assert_int_equal(config.pfs[1].nr_vfs, 3);
+	assert_int_equal(config.pfs[2].nr_vfs, 1);
+	assert_int_equal(config.pfs[0].vfs[0].mac[5], 0x20);
+	assert_int_equal(config.pfs[2].vfs[0].mac[5], 0x21);
+	assert_int_equal(config.pfs[2].vfs[0].sf_num, 3001);
+	assert_string_equal(config.pfs[1].blk.bdev, "");
+	assert_string_equal(config.pfs[1].vfs[0].blk.bdev, "");
+	assert_string_equal(config.pfs[1].vfs[1].blk.bdev, "D");
+	assert_int_equal(config.pfs[1].vfs[0].blk.num_queues, 4);
+	assert_int_equal(config.pfs[1].vfs[1].blk.num_queues, 2);
+	assert_int_equal(config.pfs[1].vfs[1].num_msix, 3);
+	assert_int_equal(config.bdevs.nr, 1);
+	assert_int_equal(config.bdevs.bdevs[0].size, 2 << 20);
+	config_fini(&config);
+}
+
 static void
 what_is_wrong_is_named(void **state)
 {
@@ -272,6 +344,7 @@ main(void)
 		cmocka_unit_test(a_pf_alone_is_enough),
 		cmocka_unit_test(dirty_modes_are_a_mask),
 		cmocka_unit_test(qp_num_of_vfs_defaults_to_the_pf_s),
+		cmocka_unit_test(net_and_blk_stand_beside_each_other),
 		cmocka_unit_test(what_is_wrong_is_named),
 		cmocka_unit_test(a_file_is_named_in_its_errors),
 	};
