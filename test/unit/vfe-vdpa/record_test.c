@@ -73,6 +73,44 @@ vf_record_keeps_the_known_members(void **state)
 }
 
 static void
+vf_record_tells_what_a_migration_takes(void **state)
+{
+	static struct vfe_vdpa_vf_info info = {
+		.device_id = VFE_PCI_DEVICE_VIRTIO_NET,
+		.migration = "stopped",
+		.guest_features = 1ULL << 21,
+		.last_suspend =
+			{
+				.begin_unix_us = 1700000000000000,
+				.total_ns = 1500,
+				.commands = 3,
+				.ok = true,
+				.phase_ns = {[VFE_VDPA_PHASE_QUIESCE] = 1000,
+					[VFE_VDPA_PHASE_FLUSH] = 500},
+			},
+	};
+	json_t *r = rpc_vf_record(&info, "");
+	json_t *m = json_object_get(r, "migration"), *suspend = json_object_get(m, "last_suspend");
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(m, "state")), "stopped");
+	assert_true(json_is_null(json_object_get(m, "last_resume"))); /* there was none */
+	assert_true(json_is_true(json_object_get(suspend, "ok")));
+	assert_true(
+		json_integer_value(json_object_get(suspend, "begin_unix_us")) == 1700000000000000);
+	assert_true(json_number_value(json_object_get(suspend, "total_us")) == 1.5);
+	assert_int_equal(json_integer_value(json_object_get(suspend, "commands")), 3);
+	assert_true(json_number_value(json_object_get(suspend, "quiesce_us")) == 1.0);
+	assert_true(json_number_value(json_object_get(suspend, "flush_us")) == 0.5);
+	/* phases that did not happen are left out */
+	assert_int_equal(json_object_size(suspend), 6);
+	assert_string_equal(
+		json_string_value(json_object_get(json_object_get(r, "guest_feature"), "   21")),
+		"VIRTIO_NET_F_GUEST_ANNOUNCE");
+	json_decref(r);
+}
+
+static void
 feature_names_follow_the_device_type(void **state)
 {
 	json_t *net = rpc_features(VFE_PCI_DEVICE_VIRTIO_NET, 1ULL << 5 | 1ULL << 50);
@@ -91,6 +129,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(vf_record_keeps_the_known_members),
+		cmocka_unit_test(vf_record_tells_what_a_migration_takes),
 		cmocka_unit_test(feature_names_follow_the_device_type),
 	};
 
