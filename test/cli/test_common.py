@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright (c) 2026 The vfe authors
 """Tests of what both command lines share: servers that misbehave, and the way they are started."""
+import glob
 import os
 import re
 import shutil
@@ -162,6 +163,11 @@ def test_not_a_socket(folder, program, verb, service):
         assert 'Traceback' not in done.err
 
 
+def install_modules(folder):
+    for path in glob.glob(os.path.join(TOP, 'app/common/*.py')):
+        shutil.copy(path, os.path.join(folder, 'share/vfe'))
+
+
 @BOTH
 @pytest.mark.skipif(os.geteuid() != 0, reason='needs root to become somebody else')
 def test_no_permission(server, folder, program, verb, service):
@@ -172,7 +178,7 @@ def test_no_permission(server, folder, program, verb, service):
     for sub in ('bin', 'share/vfe'):    # the source tree may be closed to others
         os.makedirs(os.path.join(folder, sub))
     shutil.copy(os.path.join(TOP, program), os.path.join(folder, 'bin/cli'))
-    shutil.copy(os.path.join(TOP, 'app/common/vfe_rpc.py'), os.path.join(folder, 'share/vfe'))
+    install_modules(folder)
     done = subprocess.run(['/usr/bin/python3', '-c', code, '/usr/bin/python3',
                            os.path.join(folder, 'bin/cli'), '-s', server.path, verb], cwd='/',
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20, check=False)
@@ -247,7 +253,7 @@ def test_installed_and_through_a_link(server, folder, program, verb, service):
         os.makedirs(os.path.join(folder, sub))
     installed = os.path.join(folder, 'bin', os.path.basename(program))
     shutil.copy(os.path.join(TOP, program), installed)
-    shutil.copy(os.path.join(TOP, 'app/common/vfe_rpc.py'), os.path.join(folder, 'share/vfe'))
+    install_modules(folder)
     link = os.path.join(folder, 'links', 'cli')
     os.symlink(installed, link)
     for path in (installed, link):
