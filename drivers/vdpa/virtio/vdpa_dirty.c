@@ -530,6 +530,8 @@ stage_ended(struct vdpa_vf *vf)
 	}
 	if (stage == VDPA_STAGE_START) {
 		d->blind = false;
+		VDPA_LOG(INFO, mem, vf->name, "dirty pages are tracked: %s",
+			vdpa_dirty_mode_name(d->plan.mode));
 		phase_set(vf, VDPA_DIRTY_ON);
 	}
 	d->stage++;
@@ -793,7 +795,8 @@ vdpa_dirty_set_log(struct vdpa_vf *vf, struct vdpa_log *log, struct vfe_error *e
 	old = d->log;
 	d->log = log;
 	/* what the old one had no bits for was not marked anywhere */
-	if (old != NULL && vdpa_log_end(old) < end)
+	if ((vf->features & VFE_BIT(VFE_VHOST_F_LOG_ALL)) != 0 && old != NULL &&
+		vdpa_log_end(old) < end)
 		d->debt = true;
 	pthread_mutex_unlock(&vf->lock);
 	vdpa_log_put(old);

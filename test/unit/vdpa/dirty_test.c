@@ -838,6 +838,27 @@ logging_before_the_guest_starts(void **state)
 	log_close(&log);
 }
 
+/* What an old log had no bits for matters only if it was in use. */
+static void
+log_of_an_earlier_time_owes_nothing(void **state)
+{
+	struct fake_guest *g = *state;
+	int fd = vfe_memfd_create("more", FAKE_MEM_SIZE);
+	struct log small, large;
+
+	start(g);
+	log_open(&small, 64);
+	assert_int_equal(send_log(g, &small), 0);
+	assert_int_equal(send_memory(g, fd), 0);
+	begin_migration(g, &large);
+	assert_true(fake_device_writes(0, MORE_GPA));
+	stop(g);
+	assert_int_equal(log_count(&large), 1);
+	log_close(&small);
+	log_close(&large);
+	vfe_close(&fd);
+}
+
 static void
 logging_while_suspended(void **state)
 {
@@ -1084,6 +1105,7 @@ main(void)
 		TEST(memory_that_is_added_is_tracked),
 		TEST(log_that_comes_after_the_memory_gets_all),
 		TEST(logging_before_the_guest_starts),
+		TEST(log_of_an_earlier_time_owes_nothing),
 		TEST(logging_while_suspended),
 		TEST(guest_that_resets_its_rings_stays_tracked),
 		TEST(logging_on_and_off),
