@@ -125,7 +125,7 @@ vfe_state_encoded_size(const struct vfe_state *state)
 ssize_t
 vfe_state_encode(const struct vfe_state *state, void *buf, size_t size)
 {
-	struct writer w = {(uint8_t *)buf + sizeof(struct vfe_wire_state_hdr), 0};
+	struct writer w = {0};
 	bool net = state->type == VFE_STATE_TYPE_NET;
 	size_t need = vfe_state_encoded_size(state);
 	struct vfe_wire_state_hdr hdr;
@@ -137,6 +137,7 @@ vfe_state_encode(const struct vfe_state *state, void *buf, size_t size)
 	if (size < need)
 		return -ENOSPC;
 
+	w.at = (uint8_t *)buf + sizeof(hdr);
 	common_put(&w, state);
 	dev_cfg_put(&w, state);
 	if (net && state->has_rx_mode) {
