@@ -402,6 +402,7 @@ bp_queue_start(
 	}
 	atomic_store(&bq->started, true);
 	atomic_store(&bq->q.started, true);
+	port->hangs = false;
 	return 0;
 
 err_free_slots:
@@ -497,7 +498,7 @@ bp_port_release(struct bp_port *port, const void *va, uint64_t size)
 		if (is_started(bq) && !was_draining && bq->draining)
 			dp_worker_call(bq->q.worker, request_resume, bq);
 	}
-	port->hangs = rc < 0;
+	port->hangs = port->hangs || rc < 0;
 	return rc;
 }
 
