@@ -14,7 +14,7 @@ CONTROLLER = '/vfe/build/app/virtio-net-controller --config /tmp/controller.json
 SOFT_PF = '0000:af:00.2'
 SOFT_VF = '0000:af:04.5'
 FRONT = '/tmp/front.sock'
-FRONT_END = ('timeout -s INT 10 dpdk-testpmd -l 0,1 --no-huge --no-pci --no-telemetry '
+FRONT_END = ('timeout -s INT 10 dpdk-testpmd --lcores 0@0,1@0 --no-huge --no-pci --no-telemetry '
              '--single-file-segments -m 128 --file-prefix front '
              '--vdev net_virtio_user0,path=%s,server=1,queues=1 -- '
              '--total-num-mbufs=2048 --stats-period=5 --tx-first --forward-mode=io')

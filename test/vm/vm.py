@@ -34,7 +34,7 @@ class Vm(Guest):
     # strict: what has been unmapped is out of reach at once
     cmdline = Guest.cmdline + ' intel_iommu=on iommu.strict=1'
 
-    def __init__(self, name, logdir, disk, cpus=2, mem=1024):
+    def __init__(self, name, logdir, disk, cpus=1, mem=1024):
         with open(disk, 'wb') as f:
             f.truncate(DISK_SIZE)
         net = 'virtio-net-pci,netdev=%s,addr=%s,mac=%s' + IOMMU

@@ -217,9 +217,11 @@ nic_start(struct nic *nic, struct vfe_pci_dev *pci, struct vfe_dma_arena *arena)
 	}
 	check_ret(
 		vfe_virtio_status_add(&nic->vdev, VFE_VIRTIO_S_DRIVER_OK, &err), &err, "DRIVER_OK");
-	for (i = 0; i < nic->q[NIC_RX].size; i++)
-		queue_offer(&nic->q[NIC_RX], nic->q[NIC_RX].bufs_iova + (uint64_t)i * BUF_SIZE,
-			BUF_SIZE, VFE_VRING_DESC_F_WRITE);
+	for (i = 0; i < nic->q[NIC_RX].size; i++) {
+		iova = nic->q[NIC_RX].bufs_iova + (uint64_t)i * BUF_SIZE;
+		queue_offer(&nic->q[NIC_RX], nic->rx_iova != 0 ? nic->rx_iova : iova, BUF_SIZE,
+			VFE_VRING_DESC_F_WRITE);
+	}
 	queue_ring(&nic->q[NIC_RX], NIC_RX);
 }
 
@@ -320,20 +322,27 @@ frame_receive(struct nic *nic, uint8_t frame[BUF_SIZE], const char *what)
 }
 
 static void
-arp_ask(struct nic *nic)
+arp_send(struct nic *nic)
 {
 	static const uint8_t head[8] = {0, 1, 8, 0, 6, 4, 0, 1}; /* Ethernet, IPv4, request */
 	static const uint8_t all[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-	uint8_t in[BUF_SIZE], *arp = frame_begin(nic, all, ETHERTYPE_ARP) + ETH_SIZE;
+	uint8_t *arp = frame_begin(nic, all, ETHERTYPE_ARP) + ETH_SIZE;
 
 	memcpy(arp, head, sizeof(head));
 	memcpy(arp + 8, nic->mac, 6);
 	memcpy(arp + 14, own_ip, 4);
 	memcpy(arp + 24, gateway_ip, 4);
 	frame_send(nic, ETH_SIZE + ARP_SIZE);
+}
+
+static void
+arp_ask(struct nic *nic)
+{
+	uint8_t in[BUF_SIZE], *arp = in + ETH_SIZE;
+
+	arp_send(nic);
 	do {
 		frame_receive(nic, in, "answer to ARP");
-		arp = in + ETH_SIZE;
 	} while (get16(in + 12) != ETHERTYPE_ARP || get16(arp + 6) != 2);
 	check(memcmp(arp + 14, gateway_ip, 4) == 0, "an ARP answer of somebody else");
 	memcpy(nic->gateway, arp + 8, 6);
@@ -389,21 +398,37 @@ nic_ping(struct nic *nic, unsigned int n)
 			"packets without interrupts of queue %u", i);
 }
 
-void
-nic_send_from(struct nic *nic, uint64_t iova)
+/* Wait until the device has used an entry of @q, or complains. */
+static void
+wait_dealt(struct nic *nic, struct nic_queue *q, const char *what)
 {
-	struct nic_queue *q = &nic->q[NIC_TX];
+	struct vfe_deadline deadline = vfe_deadline_in_ms(TIMEOUT_MS);
 	struct pollfd p[] = {
 		{.fd = q->event_fd, .events = POLLIN},
 		{.fd = nic->config_fd, .events = POLLIN},
 	};
-	uint64_t old = 0;
 
-	while (event_wait(q->event_fd, &old, 0))
-		;
+	while (!queue_has_used(q) && p[1].revents == 0) {
+		check(poll(p, VFE_ARRAY_SIZE(p), vfe_deadline_left_ms(deadline)) > 0,
+			"the device does nothing with %s", what);
+		event_wait(q->event_fd, &q->interrupts, 0);
+	}
+	check(vfe_pci_error(nic->pci) == 0, "the function is lost");
+}
+
+void
+nic_receive_any(struct nic *nic)
+{
+	arp_send(nic);
+	wait_dealt(nic, &nic->q[NIC_RX], "a packet that came");
+}
+
+void
+nic_send_from(struct nic *nic, uint64_t iova)
+{
+	struct nic_queue *q = &nic->q[NIC_TX];
+
 	queue_offer(q, iova, ETH_SIZE + 64, 0);
 	queue_ring(q, NIC_TX);
-	check(poll(p, VFE_ARRAY_SIZE(p), TIMEOUT_MS) > 0, "the device does not end with 0x%llx",
-		(unsigned long long)iova);
-	check(vfe_pci_error(nic->pci) == 0, "the function is lost");
+	wait_dealt(nic, q, "a packet to be sent");
 }

@@ -36,6 +36,7 @@ struct nic {
 	struct nic_queue q[NIC_QUEUES];
 	void *rings;
 	int config_fd;
+	uint64_t rx_iova; /* where all packets go, 0 = into the arena; set before the start */
 	uint8_t mac[6];
 	uint8_t gateway[6];
 };
@@ -57,6 +58,9 @@ void nic_close(struct nic *nic);
 
 /* Ask for the gateway's address, then ping it @n times and compare the answers. */
 void nic_ping(struct nic *nic, unsigned int n);
+
+/* Have a packet come to rx_iova, and wait until the device has dealt with it in whatever way. */
+void nic_receive_any(struct nic *nic);
 
 /*
  * Have the device read a packet from @iova, which it may not, and wait until it has dealt with it:

@@ -30,6 +30,7 @@ enum {
 	LIMIT_PAGES = 64,
 	NR_VFS = 2,
 	YIELD_TIMEOUT_MS = 20000,
+	PATTERN = 0xa5,
 };
 
 static const uint64_t arena_iova = 0x10000000;
@@ -178,16 +179,14 @@ check_reopen(int argc, char **argv)
 	check(count_fds("/dev/vfio/vfio") == 0, "a container is still open");
 }
 
-/* DMA outside of what is mapped, and to what is mapped no more, hurts nobody. */
+/* DMA from outside of what is mapped hurts nobody. */
 static void
 check_fault(int argc, char **argv)
 {
 	struct vfe_pci_domain *domain = domain_new();
 	struct vfe_dma_arena *arena = arena_new(domain, arena_iova);
 	struct vfe_pci_dev *pci;
-	struct vfe_pci_dma dma;
 	struct nic nic = {0};
-	struct vfe_error err;
 
 	check(argc == 1, "one function");
 	pci = function_open(argv[0], domain);
@@ -197,24 +196,77 @@ check_fault(int argc, char **argv)
 	nic_stop(&nic);
 	nic_start(&nic, pci, arena);
 	nic_ping(&nic, PINGS);
+	nic_close(&nic);
+	vfe_dma_arena_destroy(arena);
+	vfe_pci_domain_destroy(domain);
+}
 
-	dma = (struct vfe_pci_dma){
+/* A page at page_iova that the device may use as @prot tells, until page_del(). */
+static void
+page_add(struct vfe_pci_domain *domain, uint8_t *va, int fd, uint32_t prot)
+{
+	struct vfe_pci_dma dma = {
 		.iova = page_iova,
 		.size = PAGE,
-		.fd = vfe_memfd_create("page", PAGE),
-		.prot = VFE_PCI_DMA_READ | VFE_PCI_DMA_WRITE,
+		.va = va,
+		.fd = fd,
+		.prot = prot,
 	};
-	dma.va = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, dma.fd, 0);
-	check(dma.va != MAP_FAILED, "mmap");
+	struct vfe_error err;
+
 	check_ret(vfe_pci_domain_map(domain, &dma, NULL, &err), &err, "map");
+}
+
+static void
+page_del(struct vfe_pci_domain *domain)
+{
+	struct vfe_error err;
+
 	check_ret(vfe_pci_domain_unmap(domain, page_iova, PAGE, &err), &err, "unmap");
-	nic_send_from(&nic, page_iova);
-	nic_stop(&nic);
-	nic_start(&nic, pci, arena);
+}
+
+/* Whether a packet that the function receives gets into the page. */
+static bool
+page_is_written(struct nic *nic, struct vfe_dma_arena *arena, uint8_t *page)
+{
+	size_t i;
+
+	memset(page, PATTERN, PAGE);
+	nic->rx_iova = page_iova;
+	nic_start(nic, nic->pci, arena);
+	nic_receive_any(nic);
+	nic_stop(nic);
+	nic->rx_iova = 0;
+	for (i = 0; i < PAGE && page[i] == PATTERN; i++)
+		;
+	return i < PAGE;
+}
+
+/* The device writes where it may, and nowhere else. */
+static void
+check_write(int argc, char **argv)
+{
+	struct vfe_pci_domain *domain = domain_new();
+	struct vfe_dma_arena *arena = arena_new(domain, arena_iova);
+	int fd = vfe_memfd_create("page", PAGE);
+	uint8_t *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	struct nic nic = {0};
+
+	check(argc == 1, "one function");
+	check(page != MAP_FAILED, "mmap");
+	nic.pci = function_open(argv[0], domain);
+	page_add(domain, page, fd, VFE_PCI_DMA_READ | VFE_PCI_DMA_WRITE);
+	check(page_is_written(&nic, arena, page), "the page cannot be written");
+	page_del(domain);
+	check(!page_is_written(&nic, arena, page), "a page is written that is not mapped any more");
+	page_add(domain, page, fd, VFE_PCI_DMA_READ);
+	check(!page_is_written(&nic, arena, page), "a page is written that may only be read");
+	page_del(domain);
+	nic_start(&nic, nic.pci, arena);
 	nic_ping(&nic, PINGS);
 	nic_close(&nic);
-	munmap(dma.va, PAGE);
-	close(dma.fd);
+	munmap(page, PAGE);
+	close(fd);
 	vfe_dma_arena_destroy(arena);
 	vfe_pci_domain_destroy(domain);
 }
@@ -513,6 +565,7 @@ main(int argc, char **argv)
 		{"apart", check_apart},
 		{"reopen", check_reopen},
 		{"fault", check_fault},
+		{"write", check_write},
 		{"hold", check_hold},
 		{"yield", check_yield},
 		{"open", check_open},
