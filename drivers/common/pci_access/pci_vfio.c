@@ -64,6 +64,7 @@ struct vfio_dev {
 	pthread_mutex_t lock; /* protects what follows; held for one call of the kernel */
 	int fd;               /* -1 when not open; changes only while nobody else uses it */
 	bool irq_on;
+	bool irq_unknown; /* adopted: how many vectors are switched on is not known yet */
 };
 
 static struct vfio_dev *
@@ -319,6 +320,29 @@ switch_on_locked(
 	return rc;
 }
 
+/*
+ * Whoever had the function may have switched on all vectors, a few, or none, and the kernel does
+ * not tell. It can fire a vector that is there, and a spurious interrupt harms nobody. If the last
+ * one is not there, those that are lose their eventfds, and all are switched on by the call that
+ * follows.
+ */
+static void
+find_out_locked(struct vfio_dev *d)
+{
+	struct vfio_irq_set set = {
+		.argsz = sizeof(set),
+		.flags = VFIO_IRQ_SET_ACTION_TRIGGER | VFIO_IRQ_SET_DATA_NONE,
+		.index = VFIO_PCI_MSIX_IRQ_INDEX,
+		.start = d->pci.irq_count - 1,
+		.count = 1,
+	};
+
+	d->irq_unknown = false;
+	d->irq_on = d->pci.irq_count > 0 && ioctl(d->fd, VFIO_DEVICE_SET_IRQS, &set) == 0;
+	if (!d->irq_on)
+		set_irqs(d, VFIO_PCI_MSIX_IRQ_INDEX, 0, 0, NULL, NULL); /* fails if none was on */
+}
+
 static int
 vfio_irq_set(struct vfe_pci_dev *dev, uint32_t start, uint32_t count, const int *fds,
 	struct vfe_error *err)
@@ -327,6 +351,8 @@ vfio_irq_set(struct vfe_pci_dev *dev, uint32_t start, uint32_t count, const int 
 	int rc = 0;
 
 	pthread_mutex_lock(&d->lock);
+	if (d->irq_unknown)
+		find_out_locked(d);
 	if (d->irq_on)
 		rc = set_irqs(d, VFIO_PCI_MSIX_IRQ_INDEX, start, count, fds, err);
 	else if (count > 0)
@@ -605,7 +631,7 @@ adopt(struct vfio_dev *d, const struct vfe_pci_vfio_fds *fds, struct vfe_error *
 			err, fd, "cannot keep VFIO fd %d: %s", fds->device, strerror(-fd));
 	d->fd = fd;
 	d->adopted = true;
-	d->irq_on = true; /* as whoever opened it with this code has left it */
+	d->irq_unknown = true;
 	return pci_group_adopt(fds->container, fds->group, &d->group, err);
 }
 

@@ -654,6 +654,12 @@ set_irqs(struct fv_function *f, const struct vfio_irq_set *set)
 {
 	int32_t fds[FV_IRQS] = {0};
 
+	if (set->count > 0 && (set->flags & VFIO_IRQ_SET_DATA_NONE) != 0) {
+		if (set->start + set->count <= f->irq_nr)
+			return 0;
+		errno = EINVAL;
+		return -1;
+	}
 	assert(set->argsz == sizeof(*set) + set->count * sizeof(int32_t) && set->count <= FV_IRQS);
 	assert((set->flags & VFIO_IRQ_SET_ACTION_TRIGGER) != 0);
 	memcpy(fds, set->data, set->count * sizeof(int32_t));

@@ -386,6 +386,37 @@ given_fds_are_used_as_they_are(void **state)
 	assert_int_equal(fv_next_fd(), before - 1);
 }
 
+/* Whoever had it has left no interrupts, or fewer than we need. */
+static void
+given_fds_may_lack_interrupts(void **state)
+{
+	struct fv_function *f = fv_add(VF0, 12);
+	struct vfe_pci_domain *d = fv_new_domain();
+	struct vfe_pci_vfio_fds fds;
+	struct vfe_pci_open_cfg cfg = {.vfio_fds = &fds, .domain = d};
+	struct vfe_pci_dev *first, *dev;
+	int before, left, irq = eventfd(0, 0);
+
+	(void)state;
+	assert_int_equal(vfe_bdf_parse(VF0, &cfg.bdf), 0);
+	before = fv_next_fd();
+	first = fv_must_open(VF0, NULL);
+	fds = (struct vfe_pci_vfio_fds){
+		.group = before + 1, .container = before + 2, .device = before + 3};
+	for (left = 0; left < 2; left++) {
+		f->irq_nr = (unsigned int)left;
+		assert_int_equal(vfe_pci_open(&cfg, &dev, &fv_err), 0);
+		assert_int_equal(vfe_pci_irq_set(dev, 0, 1, &irq, &fv_err), 0);
+		assert_int_equal(vfe_pci_irq_set(dev, FV_IRQS - 1, 1, &irq, &fv_err), 0);
+		assert_int_equal(f->irq_fds[0], irq);
+		assert_int_equal(f->irq_fds[FV_IRQS - 1], irq);
+		vfe_pci_close(dev);
+	}
+	vfe_pci_close(first);
+	close(irq);
+	vfe_pci_domain_destroy(d);
+}
+
 /* --- registers --- */
 
 static void
@@ -686,6 +717,7 @@ main(void)
 		T(function_that_the_kernel_works_on_is_tried_again),
 		T(function_can_be_opened_anew_once_it_is_detached),
 		T(given_fds_are_used_as_they_are),
+		T(given_fds_may_lack_interrupts),
 		T(registers_are_mapped_where_the_kernel_allows),
 		T(areas_that_cannot_be_mapped_are_reached_through_the_fd),
 		T(doorbell_page_can_be_handed_on),
