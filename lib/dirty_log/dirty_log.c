@@ -109,6 +109,25 @@ words_merge(const struct vfe_dirty_log *log, uint64_t *map, size_t n, uint64_t a
 	return pages;
 }
 
+/*
+ * The same for a block. Which of its words are dirty is not predictable, so they are found without
+ * branches first.
+ */
+static inline uint64_t
+block_merge(const struct vfe_dirty_log *log, uint64_t *map, uint64_t at, const bool take)
+{
+	uint32_t i, dirty = 0;
+	uint64_t pages = 0;
+
+	for (i = 0; i < BLOCK_WORDS; i++)
+		dirty |= (uint32_t)(map[i] != 0) << i;
+	for (; dirty != 0; dirty &= dirty - 1) {
+		i = (uint32_t)__builtin_ctz(dirty);
+		pages += words_merge(log, &map[i], 1, at + i, take);
+	}
+	return pages;
+}
+
 static inline uint64_t
 map_merge(const struct vfe_dirty_log *log, uint64_t *map, size_t words, uint64_t first_page,
 	const bool take)
@@ -120,7 +139,7 @@ map_merge(const struct vfe_dirty_log *log, uint64_t *map, size_t words, uint64_t
 	assert(first_page % WORD_PAGES == 0);
 	for (i = 0; words - i >= BLOCK_WORDS; i += BLOCK_WORDS) {
 		if (vfe_unlikely(!block_is_clean(&map[i])))
-			pages += words_merge(log, &map[i], BLOCK_WORDS, at + i, take);
+			pages += block_merge(log, &map[i], at + i, take);
 	}
 	return pages + words_merge(log, &map[i], words - i, at + i, take);
 }
