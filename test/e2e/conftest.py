@@ -7,10 +7,12 @@ import subprocess
 
 import pytest
 
-from vfetest import Lab, Stack
+from vfetest import Lab, Pair, Stack
 from vfetest.guest import TOP
+from vfetest.scribble import SCRIBBLE_VF
 
 LOG_LINES = 60
+NOTES = []
 
 
 def pytest_configure(config):
@@ -31,15 +33,31 @@ def pytest_runtest_makereport(item, call):
     """Add the ends of the logs to the report of a failed test."""
     outcome = yield
     report = outcome.get_result()
-    lab = getattr(item, 'funcargs', {}).get('lab')
+    arguments = getattr(item, 'funcargs', {})
+    shared = arguments.get('pair')
+    lab = arguments.get('lab') or (shared and shared.lab)
     if lab is None:
         return
     if report.failed:
         for name, text in lab.logs():
             tail = '\n'.join(text.splitlines()[-LOG_LINES:])
             report.sections.append(('end of ' + name, tail))
-    if report.when == 'teardown' and not os.environ.get('VFE_KEEP_LOGS'):
+    if report.when == 'teardown' and shared is None and not os.environ.get('VFE_KEEP_LOGS'):
         lab.remove()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What tests measured, for a reader; no verdict hangs on it."""
+    if NOTES:
+        terminalreporter.section('measured')
+        for note in NOTES:
+            terminalreporter.write_line(note)
+
+
+@pytest.fixture
+def note(request):
+    """A function that adds a line to the summary."""
+    return lambda text: NOTES.append('%s: %s' % (request.node.name, text))
 
 
 @pytest.fixture
@@ -51,6 +69,22 @@ def lab():
     left += ['socket ' + s for s in the_lab.sockets()]
     if os.environ.get('VFE_KEEP_LOGS'):
         print('logs: ' + the_lab.logdir)
+    assert not left, 'left behind: ' + ', '.join(left)
+
+
+@pytest.fixture(scope='module')
+def pair():
+    """Two hosts for all tests of a module, and a guest that goes from one to the other."""
+    the_lab = Lab()
+    try:
+        yield Pair(the_lab, vfs=3, vf_backends={SCRIBBLE_VF: 'scribble'})
+    finally:
+        left = the_lab.close()
+        left += ['socket ' + s for s in the_lab.sockets()]
+        if os.environ.get('VFE_KEEP_LOGS'):
+            print('logs: ' + the_lab.logdir)
+        elif not left:
+            the_lab.remove()
     assert not left, 'left behind: ' + ', '.join(left)
 
 

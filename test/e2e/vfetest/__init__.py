@@ -6,10 +6,11 @@ from .controller import Controller
 from .guest import Guest, Nic
 from .lab import Lab
 from .netns import Netns
+from .pair import Pair
 from .peer import VhostPeer
 from .process import Process, ProcessError
 from .service import Service, VhostmgmtError
 from .stack import Stack
 
-__all__ = ['AgentError', 'CommandFailed', 'Controller', 'Guest', 'Lab', 'Netns', 'Nic', 'Process',
-           'ProcessError', 'Service', 'Stack', 'VhostPeer', 'VhostmgmtError']
+__all__ = ['AgentError', 'CommandFailed', 'Controller', 'Guest', 'Lab', 'Netns', 'Nic', 'Pair',
+           'Process', 'ProcessError', 'Service', 'Stack', 'VhostPeer', 'VhostmgmtError']

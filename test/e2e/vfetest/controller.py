@@ -3,6 +3,7 @@
 """The software DPU: virtio-net-controller and its command line."""
 import json
 import os
+import socket
 import subprocess
 
 from .guest import TOP
@@ -39,10 +40,10 @@ def representor(index, pf=0):
 class Controller:
     """virtio-net-controller in a namespace; its TAPs appear there.
 
-    VFs have TAP back ends unless vf_backend names another type.
+    VFs have TAP back ends unless vf_backend names another type, or vf_backends one of a single VF.
     """
 
-    def __init__(self, lab, netns, vfs=2, qp_num=4, vf_backend=None,
+    def __init__(self, lab, netns, vfs=2, qp_num=4, vf_backend=None, vf_backends=None,
                  polling=False, workers=1, worker_cpus=None, mtu=1500, cpus=None):
         self._lab = lab
         self._netns = netns
@@ -57,7 +58,10 @@ class Controller:
                'pfs': [{'bdf': PF, 'type': 'net', 'first_vf': VF_FIRST, 'vf_stride': 1,
                         'mtu': mtu}]}
         if vf_backend is not None:
-            dpu['pfs'][0]['vfs'] = {str(k): {'backend': {'type': vf_backend}} for k in range(vfs)}
+            vf_backends = {k: vf_backend for k in range(vfs)}
+        if vf_backends:
+            dpu['pfs'][0]['vfs'] = {str(k): {'backend': {'type': kind}}
+                                    for k, kind in vf_backends.items()}
         if worker_cpus is not None:
             dpu['worker_cpus'] = worker_cpus
         with open(self.config, 'w') as f:
@@ -82,6 +86,18 @@ class Controller:
             raise RuntimeError('virtnet %s: status %d: %s'
                                % (' '.join(argv), done.returncode, done.stderr))
         return json.loads(done.stdout)
+
+    def call(self, method, **params):
+        """A request to the management socket; returns the result."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(30)
+            s.connect(self.socket)
+            s.sendall(json.dumps({'jsonrpc': '2.0', 'id': 1, 'method': method,
+                                  'params': params}).encode() + b'\n')
+            reply = json.loads(s.makefile('rb').readline())
+        if 'error' in reply:
+            raise RuntimeError('%s: %s' % (method, reply['error']))
+        return reply['result']
 
     def stop(self):
         return self.process.stop(30)

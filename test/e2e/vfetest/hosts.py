@@ -161,37 +161,49 @@ def kill_all(pids, timeout=10):
         os.close(pidfd)
 
 
-class Host:
-    """One host. It is also the lab of its parts: it gives them paths, logs and names.
+class HostView:
+    """Where the parts of a host are, for who did not start them.
 
     path() is below the folder that the host sees as /run/vfe.
     """
 
-    def __init__(self, lab, name, vfs=2, **controller_options):
+    def __init__(self, name, folder, space, logdir):
         self.name = name
-        self.env = lab.env
-        self._lab = lab
-        self.folder = lab.path(name)
-        os.makedirs(self.path('pci'))
-        self.space = Space('host-' + name.lower(), self.folder, self.log('space'))
-        self.vfs = vfs
-        self.controller = Controller(self, self.space, vfs=vfs, **controller_options)
-        self.service = Service(self, netns=self.space)
+        self.folder = folder
+        self.space = space
+        self._logdir = logdir
         self.libvirt = Libvirt(self)
-
-    def unique(self, label):
-        return self._lab.unique(self.name + '-' + label)
 
     def path(self, name):
         return self.folder + '/run/vfe/' + name
 
     def log(self, name):
-        return self._lab.log(self.name + '-' + name)
+        return os.path.join(self._logdir, '%s-%s.log' % (self.name, name))
 
     @staticmethod
     def socket(vf):
         """The vhost-user socket of a VF, as the host sees it."""
         return '/run/vfe/net%d' % vf
+
+
+class Host(HostView):
+    """One host. It is also the lab of its parts: it gives them paths, logs and names."""
+
+    def __init__(self, lab, name, vfs=2, vf_backends=None, **controller_options):
+        folder = lab.path(name)
+        os.makedirs(folder + '/run/vfe/pci')
+        space = Space('host-' + name.lower(), folder, lab.log(name + '-space'))
+        super().__init__(name, folder, space, lab.logdir)
+        self.env = lab.env
+        self._lab = lab
+        self.vfs = vfs
+        self.taps = [vf for vf in range(vfs) if vf not in (vf_backends or {})]
+        self.controller = Controller(self, self.space, vfs=vfs, vf_backends=vf_backends,
+                                     **controller_options)
+        self.service = Service(self, netns=self.space)
+
+    def unique(self, label):
+        return self._lab.unique(self.name + '-' + label)
 
     def start(self, network):
         """Bring everything up; network is the namespace with the bridge to join."""
@@ -210,7 +222,7 @@ class Host:
 
     def start_controller(self):
         self.controller.start()
-        for vf in range(self.vfs):
+        for vf in self.taps:
             self.space.run('ip', 'link', 'set', representor(vf), 'master', BRIDGE, 'up')
 
     def start_service(self):
@@ -236,22 +248,30 @@ class Host:
             stack.callback(self.libvirt.close)
 
 
-class Hosts:
-    """Hosts A and B, and the network with the peer of the guests' traffic."""
+class HostsView:
+    """Hosts A and B and the network, made by another process."""
 
-    def __init__(self, lab, **options):
-        self.network = lab.netns('net')
-        self.a = Host(lab, 'A', **options)
-        self.b = Host(lab, 'B', **options)
+    def __init__(self, network, a, b):
+        self.network = network
+        self.a = a
+        self.b = b
 
     def __iter__(self):
         return iter((self.a, self.b))
 
-    def __getitem__(self, name):
-        return {'A': self.a, 'B': self.b}[name]
-
     def other(self, host):
         return self.b if host is self.a else self.a
+
+    def log(self, name):
+        """The place of a log that belongs to neither host."""
+        return os.path.join(os.path.dirname(self.a.log(name)), name + '.log')
+
+
+class Hosts(HostsView):
+    """Hosts A and B, and the network with the peer of the guests' traffic."""
+
+    def __init__(self, lab, **options):
+        super().__init__(lab.netns('net'), Host(lab, 'A', **options), Host(lab, 'B', **options))
 
     def start(self):
         self.network.bridge(BRIDGE, [], NETWORK + '/24')
@@ -275,6 +295,3 @@ class Hosts:
 def guest_address(vf):
     """The address of the guest's end of a VF, in the network of NETWORK."""
     return '10.77.0.%d' % (10 + vf)
-
-
-__all__ = ['Host', 'Hosts', 'NETWORK', 'guest_address', 'kill_all', 'processes_of']

@@ -2,14 +2,16 @@
 # Copyright (c) 2026 The vfe authors
 """A libvirtd of a simulated host, and guests that it runs and migrates."""
 import copy
+import json
 import os
 import re
 import socket
 import subprocess
+import time
 import uuid
 import xml.etree.ElementTree as ElementTree
 
-from .agent import Agent
+from .agent import Agent, AgentError
 from .controller import vf_mac
 from .guest import BOOT_TIMEOUT, IMAGE, TOP, Nic
 from .linux import Linux
@@ -106,7 +108,7 @@ def _sub(parent, tag, text=None, **attributes):
     return element
 
 
-def domain_xml(name, nics, cpus, mem):
+def domain_xml(name, nics, cpus, mem, console_log):
     """The example of a guest, made small, with the kernel of the tests and without KVM."""
     ElementTree.register_namespace('qemu', QEMU_NAMESPACE)
     domain = ElementTree.parse(EXAMPLE).getroot()
@@ -138,7 +140,7 @@ def domain_xml(name, nics, cpus, mem):
         frontend = _sub(device, '{%s}frontend' % QEMU_NAMESPACE)
         _sub(frontend, '{%s}property' % QEMU_NAMESPACE, name='vectors', type='unsigned', value='0')
     console = _sub(devices, 'serial', type='file')
-    _sub(console, 'source', path='/run/vfe/%s.console' % name, append='on')
+    _sub(console, 'source', path=console_log, append='on')
     _sub(console, 'target', port='0')
     agent = _sub(devices, 'serial', type='unix')
     _sub(agent, 'source', mode='bind', path='/run/vfe/%s.agent' % name)
@@ -153,12 +155,13 @@ class Domain(Linux):
         self.name = name
         self.hosts = hosts
         self.host = None
+        self.mem = mem
         self.vfs = list(vfs)
         self.nics = [Nic(hosts.a.socket(vf), vf_mac(vf), queues=queues) for vf in vfs]
         self.agent = None
         self._sock = None
         self._boot_id = None
-        self.xml = domain_xml(name, self.nics, cpus, mem)
+        self.xml = domain_xml(name, self.nics, cpus, mem, hosts.log(name + '-console'))
 
     def start(self, host):
         """Define and start the domain; returns when its Linux answers."""
@@ -179,7 +182,8 @@ class Domain(Linux):
         self.agent = Agent(self._sock)
         boot_id = self.agent.ping(timeout)
         if self._boot_id not in (None, boot_id):
-            raise AssertionError('%s: the guest has rebooted' % self.name)
+            raise AssertionError('%s: the guest has rebooted: its boot id was %s and is %s'
+                                 % (self.name, self._boot_id, boot_id))
         self._boot_id = boot_id
 
     def disconnect(self):
@@ -205,19 +209,34 @@ class Domain(Linux):
         self.connect()
         return self.job(source)
 
-    def start_migration(self, *options, to=None):
-        """Begin to migrate; returns the Process of virsh, for tests that disturb it."""
-        to = to or self.hosts.other(self.host)
-        self.disconnect()
-        return Process('virsh', self.host.libvirt.command(*self.migrate_argv(to, *options)),
-                       self.host.log('virsh-migrate'))
-
     def job(self, host, completed=True):
         """The numbers of domjobinfo on a host, by their names."""
         output = host.libvirt.virsh('domjobinfo', self.name, '--rawstats',
                                     *(['--completed', '--keep-completed'] if completed else []))
         return {k: int(v) if v.isdigit() else v
                 for k, v in re.findall(r'(\S+)\s*[:=]\s*(\S+)', output)}
+
+    def reboot(self):
+        """Reboot from inside; returns when the new kernel answers."""
+        self.agent.send('reboot -f', 10)
+        before, self._boot_id = self._boot_id, None
+        end = time.monotonic() + BOOT_TIMEOUT
+        while self._boot_id in (None, before):
+            if time.monotonic() >= end:
+                raise AgentError('%s: the guest does not reboot' % self.name)
+            self._boot_id = self.agent.wait_hello(end - time.monotonic())
+
+    def memory(self):
+        """The contents of the guest's memory."""
+        path = self.host.path(self.name + '.memory')
+        self.host.libvirt.virsh('qemu-monitor-command', self.name, json.dumps({
+            'execute': 'pmemsave',
+            'arguments': {'val': 0, 'size': self.mem << 20, 'filename': path}}))
+        try:
+            with open(path, 'rb') as f:
+                return f.read()
+        finally:
+            os.unlink(path)
 
     def close(self):
         self.disconnect()

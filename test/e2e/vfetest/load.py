@@ -44,7 +44,7 @@ class Background:
 class Stream:
     """A TCP connection between network and guest, full of numbered blocks in both directions."""
 
-    def __init__(self, lab, netns, address, guest, kib_per_second=4096):
+    def __init__(self, lab, netns, address, guest, kib_per_second=512):
         self.name = 'stream'
         self._outside = Process('stream', [os.path.join(IMAGE, 'stream'), 'listen', address,
                                            STREAM_PORT, kib_per_second], lab.log('stream'),
@@ -116,23 +116,3 @@ class Ping:
         pauses = [b - a for a, b in zip(self.times, self.times[1:])]
         self.gap_ms = 1000 * max(pauses, default=0)
         return self.gap_ms
-
-
-class MemDirty:
-    """A program in the guest that dirties memory and checks all that it wrote."""
-
-    def __init__(self, guest, mib=24, writers=2, pages_per_second=1500):
-        self.name = 'memdirty'
-        self._inside = Background(guest, 'memdirty', 'memdirty %d %d %d'
-                                  % (mib, writers, pages_per_second))
-        self._inside.wait_line('^running')
-        self.writes = 0
-
-    def stop(self):
-        status, output = self._inside.stop()
-        if status != 0 or 'bad=0' not in output:
-            raise LoadError('the memory of the guest is corrupt:\n' + output)
-        self.writes = int(re.search(r'writes=(\d+)', output).group(1))
-        if self.writes < 100:
-            raise LoadError('too little for a test:\n' + output)
-        return 0
