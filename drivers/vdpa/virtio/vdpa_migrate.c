@@ -371,7 +371,9 @@ state_set_locked(struct vdpa_vf *vf, enum vdpa_state state)
 	if (vf->state == VDPA_S_START && state == VDPA_S_RUNNING)
 		vf->last_error[0] = '\0';
 	vf->state = state;
-	pthread_cond_broadcast(&vf->changed);
+	/* nobody waits for a step half way */
+	if (vdpa_vf_halted_locked(vf) || vdpa_vf_runs_locked(vf))
+		pthread_cond_broadcast(&vf->changed);
 }
 
 /* A start has failed for good, for now: say so, and try again later. */

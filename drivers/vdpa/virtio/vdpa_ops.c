@@ -585,13 +585,9 @@ before_get_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	vf->rings[qid].base = idx;
 	if (started) {
 		config_changed_locked(vf);
-		vf->suspend = vdpa_vf_wants_run_locked(vf);
-		vf->suspend_until = vfe_deadline_in_ms(
-			(vf->features & VFE_BIT(VFE_VHOST_F_LOG_ALL)) != 0 ? vdpa_globals.ms.sibling
-									   : vdpa_globals.ms.grace);
+		vdpa_vf_suspend_done_locked(vf);
 	}
 	pthread_mutex_unlock(&vf->lock);
-	vdpa_vf_post(vf);
 	return 0;
 }
 

@@ -240,6 +240,7 @@ struct vdpa_vf {
 	uint64_t seq; /* counts changes that the device must be told by a restore */
 	bool suspend; /* the rings are being stopped */
 	struct vfe_deadline suspend_until;    /* when to go on; at_ns 0 = a message is under way */
+	struct vfe_deadline suspend_armed;    /* when the reactor looks at that; 0 = it does not */
 	struct vfe_deadline suspend_deadline; /* it is stopped by then, or lost */
 	int conn_fd;       /* of the front-end, to see whether it is alive; -1 = unknown */
 	int new_slave_fd;  /* -1 = none; for the reactor to take */
@@ -392,7 +393,8 @@ void vdpa_vf_suspend_wait(struct vdpa_vf *vf);
 void vdpa_vf_suspend_early(struct vdpa_vf *vf);
 /* vdpa_vf_suspend_wait() for a ring; in a migration the other VFs of the VM stop meanwhile. */
 void vdpa_vf_suspend_guest(struct vdpa_vf *vf);
-void vdpa_vf_suspend_check(struct vdpa_vf *vf); /* reactor: has the next message not come? */
+void vdpa_vf_suspend_done_locked(struct vdpa_vf *vf); /* the ring has been stopped */
+void vdpa_vf_suspend_check(struct vdpa_vf *vf);       /* reactor: has the next message not come? */
 
 /* vdpa_transit.c */
 void vdpa_transit_step_locked(struct vdpa_vf *vf, enum vdpa_state next, bool to_run);

@@ -58,6 +58,27 @@ suspend_begin_locked(struct vdpa_vf *vf)
 	vf->suspend = true;
 }
 
+/*
+ * @vf goes on at @until. The reactor is woken when it has to stop the device (@now), or would not
+ * look in time otherwise: not for each ring of a large VF.
+ */
+static void
+suspend_until_locked(struct vdpa_vf *vf, struct vfe_deadline until, bool now)
+{
+	vf->suspend_until = until;
+	if (now || vf->suspend_armed.at_ns == 0 || vf->suspend_armed.at_ns > until.at_ns)
+		vdpa_vf_post(vf);
+}
+
+void
+vdpa_vf_suspend_done_locked(struct vdpa_vf *vf)
+{
+	uint32_t ms = is_logged_locked(vf) ? vdpa_globals.ms.sibling : vdpa_globals.ms.grace;
+
+	vf->suspend = vdpa_vf_wants_run_locked(vf);
+	suspend_until_locked(vf, vfe_deadline_in_ms(ms), !vf->suspend);
+}
+
 struct sibling_of {
 	const struct vdpa_vf *vf;
 	const struct vdpa_table *table;
@@ -80,8 +101,7 @@ suspend_sibling(struct vdpa_vf *vf, const void *arg)
 		if (!waits)
 			VDPA_LOG(DEBUG, run, vf->name, "suspended with %s", of->vf->name);
 		suspend_begin_locked(vf);
-		vf->suspend_until = of->until;
-		vdpa_vf_post(vf);
+		suspend_until_locked(vf, of->until, !waits);
 	}
 	pthread_mutex_unlock(&vf->lock);
 }
@@ -161,16 +181,18 @@ vdpa_vf_suspend_wait(struct vdpa_vf *vf)
 void
 vdpa_vf_suspend_check(struct vdpa_vf *vf)
 {
-	bool arm = false;
+	struct vfe_deadline next = {0};
 
 	pthread_mutex_lock(&vf->lock);
 	if (vf->suspend && vf->suspend_until.at_ns != 0) {
-		arm = !vfe_deadline_passed(vf->suspend_until);
-		vf->suspend = arm;
+		vf->suspend = !vfe_deadline_passed(vf->suspend_until);
+		if (vf->suspend)
+			next = vf->suspend_until;
 	}
+	vf->suspend_armed = next;
 	pthread_mutex_unlock(&vf->lock);
-	if (arm)
-		vdpa_timer_set(&vf->suspend_timer, vf->suspend_until);
+	if (next.at_ns != 0)
+		vdpa_timer_set(&vf->suspend_timer, next);
 	else
 		vdpa_timer_cancel(&vf->suspend_timer);
 }
