@@ -6,7 +6,7 @@ import os
 
 from vfetest import AgentError
 from vfetest.hosts import guest_address
-from vfetest.load import Background
+from vfetest.load import Background, make_migratable
 from vfetest.scribble import SCRIBBLE_VF, Scribble
 
 LONG = bool(os.environ.get('VFE_LONG'))
@@ -44,6 +44,13 @@ def test_ping_from_the_network(pair, note):
          % (load.lost, load.sent, load.doubled))
     assert load.lost * 10 < OUTAGE_MS * 2 * ROUND_TRIPS
     assert load.doubled == 0
+
+
+def test_memory_that_the_guest_writes(pair, note):
+    guest = pair.guest()
+    load = pair.memdirty(guest)
+    there_and_back(pair, guest, load, note)
+    note('%d pages written by the guest' % load.writes)
 
 
 def test_pages_that_only_the_device_writes(pair, note):
@@ -130,6 +137,7 @@ def test_guest_reboots_at_its_new_place(pair):
     guest = pair.guest()
     guest.migrate()
     guest.reboot()
+    make_migratable(guest)
     guest.configure(guest_address(0) + '/24')
     guest.migrate()
     pair.check(guest)

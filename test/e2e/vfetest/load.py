@@ -12,6 +12,11 @@ STREAM_PORT = 5100
 PING_INTERVAL = 0.01
 
 
+def make_migratable(guest):
+    """Keep QEMU without KVM from losing memory of the guest; see test/e2e/guest/switches.c."""
+    guest.run('switches >/dev/null 2>&1 &')
+
+
 class LoadError(AssertionError):
     """Something was lost or came out wrong."""
 
@@ -39,6 +44,26 @@ class Background:
         self.wait_line('^status=', timeout)
         output = self._guest.run('cat ' + self._file)
         return int(re.search(r'^status=(\d+)$', output, re.M).group(1)), output
+
+
+class MemDirty:
+    """A program in the guest that dirties memory and checks all that it wrote."""
+
+    def __init__(self, guest, mib=16, writers=2, pages_per_second=200):
+        self.name = 'memdirty'
+        self._inside = Background(guest, 'memdirty', 'memdirty %d %d %d'
+                                  % (mib, writers, pages_per_second))
+        self._inside.wait_line('^running')
+        self.writes = 0
+
+    def stop(self):
+        status, output = self._inside.stop()
+        if status != 0 or 'bad=0' not in output:
+            raise LoadError('the memory of the guest is corrupt:\n' + output)
+        self.writes = int(re.search(r'writes=(\d+)', output).group(1))
+        if self.writes < 100:
+            raise LoadError('too little for a test:\n' + output)
+        return 0
 
 
 class Stream:

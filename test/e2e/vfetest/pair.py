@@ -5,7 +5,7 @@ import contextlib
 
 from .agent import AgentError
 from .hosts import NETWORK, guest_address
-from .load import Ping, Stream
+from .load import MemDirty, Ping, Stream, make_migratable
 from .process import Process
 
 
@@ -40,6 +40,7 @@ class Pair:
                                              if k not in ('vfs', 'uuid')})
             self._shape = shape
             self._guest.start(self.a)
+            make_migratable(self._guest)
             for index in range(len(vfs)):
                 self.configure(self._guest, index)
         else:
@@ -90,10 +91,28 @@ class Pair:
                     host.add_vf(vf, uuid)
                     self._uuids[key] = uuid
 
+    def restart_service(self, host):
+        """Start the service of a host, whose end is known, with the VFs that it had."""
+        host.service.process.close()
+        host.start_service()
+        for name, vf in self._uuids:
+            if name == host.name:
+                host.add_vf(vf, self._uuids[name, vf])
+
+    @staticmethod
+    def restart_controller(host):
+        """Start the controller of a host, whose end is known; the service finds it."""
+        host.controller.process.close()
+        host.start_controller()
+
     # what runs in the guest
 
     def stream(self, guest, **options):
         return Stream(self.lab, self.network, NETWORK, guest, **options)
+
+    @staticmethod
+    def memdirty(guest, **options):
+        return MemDirty(guest, **options)
 
     def ping(self, guest, index=0):
         return self.ping_address(guest_address(guest.vfs[index]))
