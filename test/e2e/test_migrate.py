@@ -4,8 +4,11 @@
 import contextlib
 import os
 
+import pytest
+
 from vfetest import AgentError
 from vfetest.hosts import guest_address
+from vfetest.libvirt import VirshError
 from vfetest.load import Background, make_migratable
 from vfetest.scribble import SCRIBBLE_VF, Scribble
 
@@ -139,6 +142,34 @@ def test_guest_reboots_at_its_new_place(pair):
     guest.reboot()
     make_migratable(guest)
     guest.configure(guest_address(0) + '/24')
+    guest.migrate()
+    pair.check(guest)
+
+
+def set_mac(host, mac):
+    """What an operator does on a DPU, and with the VF, which nobody uses now."""
+    host.remove_vf(0)
+    host.controller.call('modify', pf=0, vf=0, device={'mac': mac})
+    host.add_vf(0)
+
+
+def test_vf_of_the_destination_does_not_fit(pair):
+    """It is told before anything happens to the guest."""
+    guest = pair.guest()
+    source = guest.host
+    target = pair.hosts.other(source)
+    load = pair.stream(guest)
+    set_mac(target, '00:00:00:00:33:99')
+    try:
+        with pytest.raises(VirshError) as refused:
+            guest.migrate()
+    finally:
+        set_mac(target, guest.nics[0].mac)
+    assert '00:00:00:00:33:99' in str(refused.value)
+    guest.connect()
+    assert load.stop() < OUTAGE_MS
+    assert guest.host is source
+    pair.check(guest)
     guest.migrate()
     pair.check(guest)
 

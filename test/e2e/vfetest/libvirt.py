@@ -18,6 +18,7 @@ from .linux import Linux
 from .process import Process
 
 EXAMPLE = os.path.join(TOP, 'examples', 'libvirt', 'guest.xml')
+HOOK = os.path.join(TOP, 'examples', 'libvirt', 'qemu-hook')
 QEMU_NAMESPACE = 'http://libvirt.org/schemas/domain/qemu/1.0'
 MIGRATE_OPTIONS = ('--live', '--persistent', '--unsafe')
 
@@ -59,6 +60,10 @@ class Libvirt:
         self._configure('libvirtd.conf', LIBVIRTD_CONF
                         % uuid.uuid5(uuid.NAMESPACE_DNS, self._host.space.hostname))
         self._configure('qemu.conf', QEMU_CONF)
+        hooks = os.path.join(self._host.folder, 'etc', 'libvirt', 'hooks')
+        os.makedirs(hooks, exist_ok=True)
+        if not os.path.islink(hooks + '/qemu'):
+            os.symlink(HOOK, hooks + '/qemu')
         self.process = Process('libvirtd', [
             'libvirtd', '--config', '/etc/libvirt/libvirtd.conf', '--pid-file',
             '/run/libvirt/libvirtd.pid'], self._host.log('libvirtd'), netns=self._host.space)
