@@ -79,9 +79,10 @@ class Libvirt:
 
     def virsh(self, *argv, timeout=60):
         """Run virsh; returns its output."""
+        # virsh 9.0 has been seen to die of SIGPIPE while a migration ended: let it be ignored
         done = subprocess.run(self.command(*argv), stdin=subprocess.DEVNULL, timeout=timeout,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              check=False)
+                              check=False, restore_signals=False)
         with open(self._host.log('virsh'), 'a') as f:
             f.write('$ virsh %s\n%sstatus %d\n' % (' '.join(str(a) for a in argv), done.stdout,
                                                    done.returncode))
