@@ -209,6 +209,24 @@ migration_record(const struct vfe_vdpa_vf_info *info)
 	return r;
 }
 
+static void
+net_record(json_t *r, const struct vfe_vdpa_vf_info *info)
+{
+	string_set(r, "mtu", "%u", info->mtu);
+	string_set(r, "mac", "%02x:%02x:%02x:%02x:%02x:%02x", info->mac[0], info->mac[1],
+		info->mac[2], info->mac[3], info->mac[4], info->mac[5]);
+	json_object_set_new(r, "link_up", json_boolean(info->link_up));
+}
+
+static void
+blk_record(json_t *r, const struct vfe_vdpa_vf_info *info)
+{
+	json_object_set_new(r, "capacity", json_integer((json_int_t)info->capacity));
+	json_object_set_new(r, "block_size", json_integer(info->block_size));
+	json_object_set_new(r, "read_only", json_boolean(info->read_only));
+	json_object_set_new(r, "writeback", json_boolean(info->writeback));
+}
+
 /* The members of the incumbent first and as it prints them (numbers as strings), then ours. */
 json_t *
 rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file)
@@ -218,14 +236,16 @@ rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file)
 
 	string_set(r, "vf", "%s", vfe_bdf_format(&info->bdf, name));
 	json_object_set_new(r, "probed", json_true());
+	string_set(r, "type", "%s", info->device_id == VFE_PCI_DEVICE_VIRTIO_BLK ? "blk" : "net");
 	string_set(r, "msix_num", "%u", info->msix_num);
 	string_set(r, "queue_num", "%u", info->queue_num);
 	string_set(r, "queue_size", "%u", info->queue_size);
 	json_object_set_new(
 		r, "device_feature", rpc_features(info->device_id, info->device_features));
-	string_set(r, "mtu", "%u", info->mtu);
-	string_set(r, "mac", "%02x:%02x:%02x:%02x:%02x:%02x", info->mac[0], info->mac[1],
-		info->mac[2], info->mac[3], info->mac[4], info->mac[5]);
+	if (info->device_id == VFE_PCI_DEVICE_VIRTIO_BLK)
+		blk_record(r, info);
+	else
+		net_record(r, info);
 	string_set(r, "vm_uuid", "%s", info->uuid);
 	string_set(r, "socket_file", "%s", socket_file);
 	json_object_set_new(r, "configured", json_boolean(info->configured));
@@ -237,7 +257,6 @@ rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file)
 	json_object_set_new(r, "connected", json_boolean(info->connected));
 	json_object_set_new(r, "lost", json_boolean(info->lost));
 	string_set(r, "last_error", "%s", info->last_error);
-	json_object_set_new(r, "link_up", json_boolean(info->link_up));
 	json_object_set_new(
 		r, "guest_feature", rpc_features(info->device_id, info->guest_features));
 	json_object_set_new(

@@ -219,8 +219,8 @@ vfe_vdpa_vf_vhost_features(
 
 	if (vf == NULL)
 		return -ENODEV;
-	*ret_features = vdpa_net_features_offered(vf->vdev.device_features);
-	*ret_protocol_features = vdpa_net_protocol_features();
+	*ret_features = vdpa_type_features_offered(vf->type, vf->vdev.device_features);
+	*ret_protocol_features = vf->type->protocol_features;
 	return 0;
 }
 
@@ -240,7 +240,7 @@ vfe_vdpa_pf_list(struct vfe_vdpa_pf_info *ret, size_t max)
 			memset(info, 0, sizeof(*info));
 			info->bdf = pf->bdf;
 			info->lost = atomic_load(&pf->lost);
-			info->device_id = pf->device_id;
+			info->device_id = pf->type->pci_device_id;
 			info->nr_vfs = (uint16_t)pf->nr_vfs;
 			info->device_features = pf->device_features;
 			info->admin_commands = atomic_load(&pf->commands);
@@ -326,12 +326,10 @@ info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 	ret->queue_size = vf->queues[0].max_size;
 	ret->device_features = vf->vdev.device_features;
 	ret->guest_features =
-		vdpa_net_features_offered(vf->vdev.device_features) &
+		vdpa_type_features_offered(vf->type, vf->vdev.device_features) &
 		~(VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES) | VFE_BIT(VFE_VHOST_F_LOG_ALL));
 	ret->driver_features = vf->driver_features;
-	memcpy(ret->mac, vf->config.mac, sizeof(ret->mac));
-	ret->mtu = vdpa_net_mtu(&vf->config, vf->vdev.device_features);
-	ret->link_up = vdpa_net_link_up(&vf->config, vf->vdev.device_features);
+	vf->type->info(&vf->config, vf->vdev.device_features, ret);
 	for (i = 0; vf->table != NULL && i < vf->table->nr_regions; i++) {
 		ret->nr_mem_regions++;
 		ret->mem_bytes += vf->table->regions[i].size;

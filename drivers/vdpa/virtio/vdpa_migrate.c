@@ -368,8 +368,10 @@ state_set_locked(struct vdpa_vf *vf, enum vdpa_state state)
 	VDPA_LOG(DEBUG, run, vf->name, "%s -> %s (%d -> %d)", steps[vf->state].name,
 		steps[state].name, vf->state, state);
 	vdpa_transit_step_locked(vf, state, goal_locked(vf) == GOAL_RUN);
-	if (vf->state == VDPA_S_START && state == VDPA_S_RUNNING)
+	if (vf->state == VDPA_S_START && state == VDPA_S_RUNNING) {
 		vf->last_error[0] = '\0';
+		vf->torn = false;
+	}
 	vf->state = state;
 	/* nobody waits for a step half way */
 	if (vdpa_vf_halted_locked(vf) || vdpa_vf_runs_locked(vf))
@@ -444,6 +446,7 @@ machine_become_lost(struct vdpa_vf *vf)
 	vdpa_watch_remove(&vf->lost_watch);
 	vdpa_watch_remove(&vf->config_watch);
 	pthread_mutex_lock(&vf->lock);
+	vf->torn = vf->torn || !steps[vf->state].stopped;
 	state_set_locked(vf, VDPA_S_LOST);
 	vdpa_dirty_distrust_locked(vf);
 	vf->guest_blob = false;

@@ -9,6 +9,7 @@
 #define VDPA_MSG_H
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,6 +36,7 @@ enum vdpa_msg_request {
 	VDPA_MSG_NET_SET_MTU = 20,
 	VDPA_MSG_SET_SLAVE_REQ_FD = 21,
 	VDPA_MSG_GET_CONFIG = 24,
+	VDPA_MSG_SET_CONFIG = 25,
 	VDPA_MSG_SET_STATUS = 39,
 	VDPA_MSG_GET_STATUS = 40,
 	VDPA_MSG_MAX,
@@ -67,7 +69,9 @@ enum {
 	VDPA_MSG_RING_NOFD = 0x100, /* no fd comes with it */
 	VDPA_MSG_VRING_F_LOG = 1,
 	VDPA_MSG_MAX_FDS = 8,
+	VDPA_MSG_CONFIG_HDR = 12, /* offset, size, flags */
 	VDPA_MSG_CONFIG_MAX = 256,
+	VDPA_MSG_CONFIG_F_MIGRATION = 1, /* else a guest has written it */
 };
 
 struct vdpa_msg_hdr {
@@ -139,8 +143,8 @@ union vdpa_msg_payload {
 
 /*
  * What librte_vhost passes to external handlers: header and payload, which are the protocol's, and
- * behind them the fds, whose place depends on the library's largest payload; msg_has_fds() tells
- * whether they are where 22.11 has them.
+ * behind them the fds, whose place depends on the library's largest payload; vdpa_msg_has_fds()
+ * tells whether they are where 22.11 has them.
  */
 struct vdpa_msg {
 	struct vdpa_msg_hdr hdr;
@@ -149,5 +153,9 @@ struct vdpa_msg {
 	int nr_fds;
 } __attribute__((packed));
 static_assert(sizeof(struct vdpa_msg) == 680, "message context of librte_vhost 22.11");
+
+/* vdpa_msg.c */
+bool vdpa_msg_has_fds(const struct vdpa_msg *msg); /* are they where librte_vhost 22.11 has them? */
+void vdpa_msg_close_fds(struct vdpa_msg *msg);
 
 #endif /* VDPA_MSG_H */

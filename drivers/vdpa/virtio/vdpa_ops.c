@@ -68,36 +68,6 @@ static int __attribute__((format(printf, 2, 3))) complain(struct vdpa_vf *vf, co
 	return -EINVAL;
 }
 
-/* Are the fds of @msg where librte_vhost 22.11 has them? */
-static bool
-msg_has_fds(const struct vdpa_msg *msg)
-{
-	int i;
-
-	if (msg->nr_fds < 0 || msg->nr_fds > VDPA_MSG_MAX_FDS)
-		return false;
-	for (i = 0; i < VDPA_MSG_MAX_FDS; i++) {
-		if ((msg->fds[i] >= 0) != (i < msg->nr_fds))
-			return false;
-	}
-	return true;
-}
-
-static void
-msg_close_fds(struct vdpa_msg *msg)
-{
-	int i, fd;
-
-	if (!msg_has_fds(msg))
-		return;
-	for (i = 0; i < VDPA_MSG_MAX_FDS; i++) {
-		fd = msg->fds[i];
-		vfe_close(&fd);
-		msg->fds[i] = -1;
-	}
-	msg->nr_fds = 0;
-}
-
 static void
 ring_clear(struct vdpa_ring *ring)
 {
@@ -144,7 +114,8 @@ ring_replace_locked(struct vdpa_vf *vf, struct vdpa_ring *ring, const struct vdp
 static int
 before_set_features(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
-	uint64_t missing = msg->payload.u64 & ~vdpa_net_features_offered(vf->vdev.device_features);
+	uint64_t missing =
+		msg->payload.u64 & ~vdpa_type_features_offered(vf->type, vf->vdev.device_features);
 
 	if (missing != 0)
 		return complain(vf,
@@ -189,6 +160,7 @@ on_set_status(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	pthread_mutex_lock(&vf->lock);
 	vf->status = (uint8_t)msg->payload.u64;
 	vf->failed_seq = 0; /* whatever has failed before: it is tried again now */
+	vf->torn = vf->torn && vf->status != 0;
 	pthread_mutex_unlock(&vf->lock);
 	return 0;
 }
@@ -196,8 +168,11 @@ on_set_status(struct vdpa_vf *vf, struct vdpa_msg *msg)
 static int
 on_net_set_mtu(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
-	uint16_t mtu = vdpa_net_mtu(&vf->config, vf->vdev.device_features);
+	uint16_t mtu;
 
+	if (vf->type->mtu == NULL)
+		return complain(vf, "an MTU for a %s device", vf->type->name);
+	mtu = vf->type->mtu(&vf->config, vf->vdev.device_features);
 	if (mtu != 0 && msg->payload.u64 > mtu)
 		return complain(
 			vf, "MTU %" PRIu64 " is above the device's %u", msg->payload.u64, mtu);
@@ -213,6 +188,8 @@ on_send_rarp(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
 	const uint8_t *mac = msg->payload.room;
 
+	if ((vf->type->protocol_features & VFE_BIT(VDPA_PROTOCOL_F_RARP)) == 0)
+		return complain(vf, "RARP for a %s device", vf->type->name);
 	VDPA_LOG(INFO, vhost, vf->name, "guest with MAC %02x:%02x:%02x:%02x:%02x:%02x has arrived",
 		mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
 	return 0;
@@ -232,7 +209,7 @@ before_set_log_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 
 	if ((vf->protocol_features & VFE_BIT(VDPA_PROTOCOL_F_LOG_SHMFD)) == 0)
 		return complain(vf, "SET_LOG_BASE without LOG_SHMFD");
-	if (!msg_has_fds(msg) || msg->nr_fds != 1 || msg->hdr.size != sizeof(msg->payload.log))
+	if (!vdpa_msg_has_fds(msg) || msg->nr_fds != 1 || msg->hdr.size != sizeof(msg->payload.log))
 		return complain(
 			vf, "SET_LOG_BASE of %u bytes with %d fds", msg->hdr.size, msg->nr_fds);
 	if (vdpa_log_create(
@@ -242,7 +219,7 @@ before_set_log_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 		vdpa_log_put(log);
 		return complain(vf, "%s", err.text);
 	}
-	msg_close_fds(msg);
+	vdpa_msg_close_fds(msg);
 	msg->hdr.size = 0;
 	return ANSWERED;
 }
@@ -368,7 +345,7 @@ before_set_mem_table(struct vdpa_vf *vf, struct vdpa_msg *msg)
 
 	vdpa_table_put(vf->table_msg);
 	vf->table_msg = NULL;
-	if (msg_has_fds(msg) && table_from_message(msg, &vf->table_msg, &err) < 0)
+	if (vdpa_msg_has_fds(msg) && table_from_message(msg, &vf->table_msg, &err) < 0)
 		return complain(vf, "%s", err.text);
 	return 0;
 }
@@ -597,11 +574,12 @@ before_reset_owner(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
 	uint16_t qid;
 
-	msg_close_fds(msg);
+	vdpa_msg_close_fds(msg);
 	pthread_mutex_lock(&vf->lock);
 	for (qid = 0; qid < vf->nr_queues; qid++)
 		ring_clear(&vf->rings[qid]);
 	vf->status = 0;
+	vf->torn = false;
 	config_changed_locked(vf);
 	pthread_mutex_unlock(&vf->lock);
 	return HANDLED;
@@ -617,7 +595,7 @@ before_set_slave_fd(struct vdpa_vf *vf, struct vdpa_msg *msg)
 
 	if ((vf->protocol_features & VFE_BIT(VDPA_PROTOCOL_F_SLAVE_REQ)) == 0)
 		return complain(vf, "a back-end channel that was not negotiated");
-	if (!msg_has_fds(msg))
+	if (!vdpa_msg_has_fds(msg))
 		return 0; /* another librte_vhost: no doorbell pages with that one */
 	if (msg->nr_fds != 1)
 		return complain(vf, "%d fds for the back-end channel", msg->nr_fds);
@@ -634,16 +612,47 @@ before_set_slave_fd(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	return HANDLED;
 }
 
+static int
+config_check(struct vdpa_vf *vf, const struct vdpa_msg *msg)
+{
+	if (msg->payload.config.size > VDPA_MSG_CONFIG_MAX ||
+		msg->hdr.size != VDPA_MSG_CONFIG_HDR + msg->payload.config.size)
+		return complain(vf, "%u bytes of configuration space in %u bytes",
+			msg->payload.config.size, msg->hdr.size);
+	return 0;
+}
+
 /* The library passes no offset to get_config(). */
 static int
 before_get_config(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
-	if (msg->payload.config.size > VDPA_MSG_CONFIG_MAX ||
-		msg->hdr.size != 12 + msg->payload.config.size)
-		return complain(vf, "%u bytes of configuration space in %u bytes",
-			msg->payload.config.size, msg->hdr.size);
 	vf->config_msg_off = msg->payload.config.offset;
-	return 0;
+	return config_check(vf, msg);
+}
+
+/* The device is told by a worker, or when it starts. */
+static int
+before_set_config(struct vdpa_vf *vf, struct vdpa_msg *msg)
+{
+	const struct vdpa_msg_config *config = &msg->payload.config;
+	struct vfe_error err = {0};
+	int rc;
+
+	rc = config_check(vf, msg);
+	if (rc < 0)
+		return rc;
+	if ((config->flags & ~(uint32_t)VDPA_MSG_CONFIG_F_MIGRATION) != 0)
+		return complain(vf, "SET_CONFIG with flags %#x", config->flags);
+	pthread_mutex_lock(&vf->lock);
+	rc = vf->type->config_write(vf, config->offset, config->region, config->size, &err);
+	if (rc == 0)
+		vf->tend_seq++;
+	pthread_mutex_unlock(&vf->lock);
+	if (rc < 0)
+		return complain(vf, "%s", err.text);
+	vdpa_msg_close_fds(msg);
+	vdpa_vf_post(vf);
+	return HANDLED;
 }
 
 static int
@@ -651,10 +660,10 @@ ops_get_config(int vid, uint8_t *buf, uint32_t size)
 {
 	struct vdpa_vf *vf = vid >= 0 && vid < MAX_VIDS ? vf_of_vid[vid] : NULL;
 
-	if (vf == NULL || !vfe_range_inside(vf->config_msg_off, size, sizeof(vf->config)))
+	if (vf == NULL || !vfe_range_inside(vf->config_msg_off, size, vf->type->config_size))
 		return -1;
 	pthread_mutex_lock(&vf->lock);
-	memcpy(buf, (const uint8_t *)&vf->config + vf->config_msg_off, size);
+	memcpy(buf, vf->config.bytes + vf->config_msg_off, size);
 	pthread_mutex_unlock(&vf->lock);
 	return 0;
 }
@@ -701,7 +710,10 @@ static const struct message {
 	[VDPA_MSG_SEND_RARP] = {"SEND_RARP", 8, RING_NONE, NULL, on_send_rarp},
 	[VDPA_MSG_NET_SET_MTU] = {"NET_SET_MTU", 8, RING_NONE, NULL, on_net_set_mtu},
 	[VDPA_MSG_SET_SLAVE_REQ_FD] = {"SET_SLAVE_REQ_FD", 0, RING_NONE, before_set_slave_fd, NULL},
-	[VDPA_MSG_GET_CONFIG] = {"GET_CONFIG", 12, RING_NONE, before_get_config, NULL},
+	[VDPA_MSG_GET_CONFIG] = {"GET_CONFIG", VDPA_MSG_CONFIG_HDR, RING_NONE, before_get_config,
+		NULL},
+	[VDPA_MSG_SET_CONFIG] = {"SET_CONFIG", VDPA_MSG_CONFIG_HDR, RING_NONE, before_set_config,
+		NULL},
 	[VDPA_MSG_SET_STATUS] = {"SET_STATUS", 8, RING_NONE, NULL, on_set_status},
 	[VDPA_MSG_GET_STATUS] = {"GET_STATUS", 0, RING_NONE, NULL, NULL},
 };
@@ -756,7 +768,7 @@ before_message(int vid, void *arg)
 		return RTE_VHOST_MSG_RESULT_REPLY;
 	if (rc == 0)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
-	msg_close_fds(msg);
+	vdpa_msg_close_fds(msg);
 	return RTE_VHOST_MSG_RESULT_ERR;
 }
 
@@ -879,6 +891,8 @@ vfe_vdpa_vf_disconnect(int vid)
 	vf->table = NULL;
 	log = vdpa_dirty_forget_locked(vf);
 	vf->suspend = false;
+	vf->torn = false;
+	vf->writeback = (struct vdpa_writeback){0};
 	vf->needs_clean = true;
 	vf->drop_slave = true;
 	slave_fd = vfe_fd_take(&vf->new_slave_fd);
@@ -904,7 +918,7 @@ ops_get_queue_num(struct rte_vdpa_device *dev, uint32_t *ret)
 
 	if (vf == NULL)
 		return -1;
-	*ret = vf->nr_queues / 2u; /* pairs, for net */
+	*ret = vf->nr_queues / vf->type->queue_unit;
 	return 0;
 }
 
@@ -915,15 +929,18 @@ ops_get_features(struct rte_vdpa_device *dev, uint64_t *ret)
 
 	if (vf == NULL)
 		return -1;
-	*ret = vdpa_net_features_offered(vf->vdev.device_features);
+	*ret = vdpa_type_features_offered(vf->type, vf->vdev.device_features);
 	return 0;
 }
 
 static int
 ops_get_protocol_features(struct rte_vdpa_device *dev, uint64_t *ret)
 {
-	(void)dev;
-	*ret = vdpa_net_protocol_features();
+	struct vdpa_vf *vf = vdpa_vf_of_device(dev);
+
+	if (vf == NULL)
+		return -1;
+	*ret = vf->type->protocol_features;
 	return 0;
 }
 

@@ -13,7 +13,6 @@
 #include "vfe_vdpa.h"
 
 enum {
-	NET_DEVICE_ID = 0x1041,
 	ARENA_BASE = 0x10000000, /* iova; anything that is not 0 */
 	ARENA_SIZE = 16 << 20,   /* rings, and state of all VFs in flight; pages come when used */
 	PF_CONFIG_VECTOR = 0,
@@ -226,6 +225,7 @@ pf_open(struct vdpa_pf *pf, struct vfe_vdpa_error *err)
 		.timeout_ms = vdpa_globals.transport_timeout_ms,
 		.vf_token = vdpa_globals.vf_token,
 	};
+	const struct vdpa_type *type;
 	char path[108];
 	int ret;
 
@@ -245,10 +245,13 @@ pf_open(struct vdpa_pf *pf, struct vfe_vdpa_error *err)
 	ret = vfe_virtio_init(&pf->vdev, pf->pci, &err->err);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_PROBE_FAIL, pf, ret);
-	if (pf->vdev.pci_device_id != NET_DEVICE_ID)
+	type = vdpa_type_find(pf->vdev.pci_device_id);
+	if (type == NULL || (pf->type != NULL && type != pf->type))
 		return fail(err, VFE_VDPA_PF_DEVICE_ID, pf,
-			vfe_error_set(&err->err, -ENOTSUP, "device id %#06x, expected %#06x (net)",
-				pf->vdev.pci_device_id, NET_DEVICE_ID));
+			vfe_error_set(&err->err, -ENOTSUP, "device id %#06x, expected %s",
+				pf->vdev.pci_device_id,
+				pf->type != NULL ? pf->type->name
+						 : "0x1041 (net) or 0x1042 (blk)"));
 	ret = vfe_pci_sriov_get(pf->pci, &pf->sriov, &err->err);
 	return ret < 0 ? fail(err, VFE_VDPA_PROBE_FAIL, pf, ret) : 0;
 }
@@ -392,7 +395,7 @@ vfe_vdpa_pf_add(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err)
 		return ret;
 	}
 	pf->device_features = pf->vdev.device_features;
-	pf->device_id = pf->vdev.pci_device_id;
+	pf->type = vdpa_type_find(pf->vdev.pci_device_id);
 	vdpa_pf_register(pf);
 	VDPA_LOG(INFO, dev, pf->name, "added: up to %u VFs, migration interface %u.%u",
 		pf->sriov.num_vfs, vfe_admin_caps(pf->admin)->major,

@@ -26,6 +26,7 @@
 #include "vdpa_loop.h"
 #include "vdpa_mem.h"
 #include "vdpa_msg.h"
+#include "vdpa_type.h"
 #include "vfe_pci.h"
 #include "vfe_state.h"
 #include "vfe_vdpa.h"
@@ -89,8 +90,9 @@ struct vdpa_pf {
 	struct vdpa_target_list targets;
 
 	atomic_bool lost;
-	uint64_t device_features; /* written by the provisioning thread before it is published */
-	uint16_t device_id;
+	/* written by the provisioning thread before it is published */
+	uint64_t device_features;
+	const struct vdpa_type *type;
 	atomic_uint_least64_t commands;
 	atomic_uint_least64_t errors;
 	atomic_uint_least64_t retries;
@@ -211,6 +213,7 @@ struct vdpa_vf {
 	char name[VFE_BDF_STR_SIZE];
 	char uuid[37];
 	struct vdpa_pf *pf;
+	const struct vdpa_type *type; /* of the PF */
 	uint16_t vf_index;
 	uint16_t nr_queues; /* data queues */
 	struct rte_vdpa_device *vdpa;
@@ -247,6 +250,11 @@ struct vdpa_vf {
 	bool drop_slave;   /* front-end has gone */
 	uint64_t tend_seq; /* counts changes of eventfds and of config_stale */
 	bool config_stale; /* the device's configuration is to be read */
+	struct vdpa_writeback {
+		bool set;   /* by the guest */
+		bool stale; /* and not told to the device */
+		uint8_t on;
+	} writeback;
 
 	struct vdpa_dirty dirty;
 
@@ -264,9 +272,10 @@ struct vdpa_vf {
 	uint64_t failed_seq; /* do not try again before seq changes; 0 = none */
 	uint64_t applied_tend_seq;
 	uint64_t driver_features;
-	struct vdpa_applied *applied;      /* nr_queues */
-	struct vfe_wire_net_config config; /* of the device, little-endian */
-	bool config_changed;               /* to be told to the front-end */
+	struct vdpa_applied *applied; /* nr_queues */
+	union vdpa_config config;     /* of the device */
+	bool config_changed;          /* to be told to the front-end */
+	bool torn;                    /* it died while it ran: see vdpa_inflight.c */
 	char last_error[256];
 	struct vdpa_transit transit;
 	struct vdpa_ratelimit {
@@ -429,16 +438,12 @@ void vdpa_slave_init(struct vdpa_vf *vf);
 void vdpa_slave_sync(struct vdpa_vf *vf); /* take or drop the channel, send what is due */
 void vdpa_slave_close(struct vdpa_vf *vf);
 
-/* vdpa_net.c */
-uint64_t vdpa_net_features_offered(uint64_t device_features);
-uint64_t vdpa_net_features_driver(uint64_t device_features, uint64_t guest_features);
-uint64_t vdpa_net_protocol_features(void);
-int vdpa_net_nr_queues(const struct vfe_virtio_dev *vdev, const struct vfe_wire_net_config *config,
-	uint16_t *ret, struct vfe_error *err);
-int vdpa_net_config_read(
-	struct vfe_virtio_dev *vdev, struct vfe_wire_net_config *ret, struct vfe_error *err);
-uint16_t vdpa_net_mtu(const struct vfe_wire_net_config *config, uint64_t device_features);
-bool vdpa_net_link_up(const struct vfe_wire_net_config *config, uint64_t device_features);
+/*
+ * vdpa_inflight.c, on a worker: may @ring start at start_idx, although the device was lost with
+ * requests in flight? @first is where that device began. 0, or -errno with a text.
+ */
+int vdpa_inflight_check(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring,
+	uint16_t first, struct vfe_error *err);
 
 /* vdpa_ops.c */
 struct rte_vdpa_dev_ops;

@@ -108,6 +108,7 @@ struct plan {
 	uint64_t features;
 	uint64_t seq;
 	uint64_t tend_seq;
+	bool torn;
 	struct vdpa_applied *rings; /* with a reference on call */
 };
 
@@ -139,6 +140,7 @@ plan_init(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 	plan->features = vf->features;
 	plan->seq = vf->seq;
 	plan->tend_seq = vf->tend_seq;
+	plan->torn = vf->torn;
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
 		r = &vf->rings[qid];
 		a = &plan->rings[qid];
@@ -187,9 +189,9 @@ static int
 plan_indices(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 {
 	uint16_t qid;
-	int rc;
+	int rc = 0;
 
-	for (qid = 0; qid < vf->nr_queues; qid++) {
+	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
 		if (!plan->rings[qid].enabled)
 			continue;
 		rc = used_index(vf, plan->rings[qid].used, &plan->rings[qid].start_idx);
@@ -197,8 +199,11 @@ plan_indices(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 			return vfe_error_set(err, rc, "queue %u: used ring %s", qid,
 				rc == -EIO ? "is gone: the guest's memory file was truncated"
 					   : "is not mapped");
+		if (plan->torn && vf->type->requests_last && vf->applied[qid].enabled)
+			rc = vdpa_inflight_check(
+				vf, qid, &plan->rings[qid], vf->applied[qid].start_idx, err);
 	}
-	return 0;
+	return rc;
 }
 
 static int
@@ -266,13 +271,7 @@ blob_common(struct vdpa_vf *vf, uint64_t driver_features, uint8_t status)
 	s->driver_features = driver_features;
 	s->msix_config = CONFIG_VECTOR;
 	s->device_status = status;
-	s->config.net = vf->config;
-	/*
-	 * The front-end emulates the control queue and keeps the receive filters to itself: let
-	 * everything in.
-	 */
-	s->has_rx_mode = true;
-	s->rx_mode = 1u << VFE_NET_CTRL_RX_PROMISC;
+	vf->type->blob(vf, s);
 }
 
 void
@@ -288,7 +287,8 @@ vdpa_vf_blob_parked(struct vdpa_vf *vf)
 static int
 config_refresh(struct vdpa_vf *vf, struct vfe_error *err)
 {
-	struct vfe_wire_net_config config;
+	union vdpa_config config;
+	char text[128];
 	bool changed;
 	uint8_t isr;
 	int rc;
@@ -296,18 +296,19 @@ config_refresh(struct vdpa_vf *vf, struct vfe_error *err)
 	/* reading acknowledges (virtio 4.1.4.5.1); with MSI-X its value says nothing */
 	rc = vfe_virtio_isr_read(&vf->vdev, &isr, err);
 	if (rc == 0)
-		rc = vdpa_net_config_read(&vf->vdev, &config, err);
+		rc = vf->type->config_read(&vf->vdev, &config, err);
 	if (rc < 0)
 		return rc;
 	pthread_mutex_lock(&vf->lock);
+	vf->type->config_keep(vf, &config);
 	changed = memcmp(&vf->config, &config, sizeof(config)) != 0;
 	vf->config = config;
 	vf->config_changed = vf->config_changed || changed;
 	pthread_mutex_unlock(&vf->lock);
-	if (changed)
-		VDPA_LOG(INFO, dev, vf->name, "configuration has changed: link %s, MTU %u",
-			vdpa_net_link_up(&config, vf->vdev.device_features) ? "up" : "down",
-			vdpa_net_mtu(&config, vf->vdev.device_features));
+	if (changed) {
+		vf->type->describe(&config, vf->vdev.device_features, text, sizeof(text));
+		VDPA_LOG(INFO, dev, vf->name, "configuration has changed: %s", text);
+	}
 	return 0;
 }
 
@@ -341,7 +342,8 @@ vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err)
 	if (rc == 0)
 		rc = irqs_set(vf, plan.rings, err);
 	if (rc == 0) {
-		features = vdpa_net_features_driver(vf->vdev.device_features, plan.features);
+		features = vdpa_type_features_driver(
+			vf->type, vf->vdev.device_features, plan.features);
 		blob_common(vf, features, STATUS_RUNNING);
 		blob_queues(vf, plan.rings);
 		rc = blob_encode(vf, err);
@@ -378,6 +380,8 @@ vdpa_vf_tend(struct vdpa_vf *vf, struct vfe_error *err)
 	pthread_mutex_unlock(&vf->lock);
 	if (changed)
 		rc = irqs_set(vf, vf->applied, err);
+	if (rc == 0)
+		rc = vf->type->config_apply(vf, err);
 	if (rc == 0 && stale)
 		rc = config_refresh(vf, err);
 	for (qid = 0; qid < vf->nr_queues; qid++) {

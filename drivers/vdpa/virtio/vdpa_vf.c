@@ -32,7 +32,7 @@ struct hardware {
 	struct vfe_virtio_dev vdev;
 	struct vdpa_queue *queues;
 	uint16_t nr_queues;
-	struct vfe_wire_net_config config;
+	union vdpa_config config;
 };
 
 static int
@@ -63,10 +63,10 @@ hardware_open(struct vdpa_vf *vf, struct hardware *hw, struct vfe_vdpa_error *er
 	ret = vfe_virtio_init(&hw->vdev, hw->pci, &err->err);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_PROBE_FAIL, vf, ret);
-	if (hw->vdev.pci_device_id != vf->pf->device_id)
+	if (hw->vdev.pci_device_id != vf->type->pci_device_id)
 		return fail(err, VFE_VDPA_PROBE_FAIL, vf,
 			vfe_error_set(&err->err, -ENOTSUP, "device id %#06x, its PF has %#06x",
-				hw->vdev.pci_device_id, vf->pf->device_id));
+				hw->vdev.pci_device_id, vf->type->pci_device_id));
 	return 0;
 }
 
@@ -139,10 +139,10 @@ hardware_queues(struct vdpa_vf *vf, struct hardware *hw, struct vfe_vdpa_error *
 	uint16_t qid;
 	int ret;
 
-	ret = vdpa_net_config_read(&hw->vdev, &hw->config, &err->err);
+	ret = vf->type->config_read(&hw->vdev, &hw->config, &err->err);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_VF_BAR_COPY, vf, ret);
-	ret = vdpa_net_nr_queues(&hw->vdev, &hw->config, &hw->nr_queues, &err->err);
+	ret = vf->type->nr_queues(&hw->vdev, &hw->config, &hw->nr_queues, &err->err);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_VF_QUEUES, vf, ret);
 	if (hw->vdev.num_vectors < hw->nr_queues + 1)
@@ -215,6 +215,7 @@ hardware_swap(struct vdpa_vf *vf, struct hardware *hw)
 	vf->vdev = hw->vdev;
 	vf->queues = hw->queues;
 	vf->nr_queues = hw->nr_queues;
+	vf->type->config_keep(vf, &hw->config);
 	vf->config_changed = memcmp(&vf->config, &hw->config, sizeof(vf->config)) != 0;
 	vf->config = hw->config;
 	pthread_mutex_unlock(&vf->lock);
@@ -335,7 +336,7 @@ vf_alloc_queues(struct vdpa_vf *vf)
 	vf->applied = calloc(vf->nr_queues, sizeof(*vf->applied));
 	vf->bells = calloc(vf->nr_queues, sizeof(*vf->bells));
 	if (vf->rings == NULL || vf->applied == NULL || vf->bells == NULL ||
-		vfe_state_init(&vf->blob_state, VFE_STATE_TYPE_NET, vf->vdev.num_queues) < 0)
+		vfe_state_init(&vf->blob_state, vf->type->state_type, vf->vdev.num_queues) < 0)
 		return -ENOMEM;
 	for (qid = 0; qid < vf->nr_queues; qid++)
 		vf->bells[qid].relay = -1;
@@ -361,6 +362,7 @@ vf_new(struct vfe_vdpa_error *err)
 	vf->bdf = *request.bdf;
 	vfe_bdf_format(&vf->bdf, vf->name);
 	vf->pf = request.pf;
+	vf->type = vf->pf->type;
 	vf->vf_index = request.vf_index;
 	if (request.uuid != NULL)
 		vfe_str_copy(vf->uuid, sizeof(vf->uuid), request.uuid);
@@ -629,14 +631,12 @@ hardware_compatible(const struct vdpa_vf *vf, const struct hardware *hw, struct 
 		return vfe_error_set(err, -EXDEV, "it came back with features %#llx, had %#llx",
 			(unsigned long long)hw->vdev.device_features,
 			(unsigned long long)vf->vdev.device_features);
-	if (memcmp(hw->config.mac, vf->config.mac, sizeof(vf->config.mac)) != 0)
-		return vfe_error_set(err, -EXDEV, "it came back with another MAC address");
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		if (hw->queues[qid].max_size < vf->queues[qid].max_size)
 			return vfe_error_set(err, -EXDEV, "queue %u came back with size %u, had %u",
 				qid, hw->queues[qid].max_size, vf->queues[qid].max_size);
 	}
-	return 0;
+	return vf->type->config_compatible(&vf->config, &hw->config, err);
 }
 
 int

@@ -433,14 +433,19 @@ vfe_virtio_init(struct vfe_virtio_dev *vdev, struct vfe_pci_dev *pci, struct vfe
 	STAGE(FAKE_STAGE_INIT, err);
 	memset(vdev, 0, sizeof(*vdev));
 	vdev->pci = pci;
-	vdev->pci_device_id = stage_fails(FAKE_STAGE_DEVICE_ID, &ignored) ? 0x1042 : 0x1041;
+	vdev->pci_device_id = stage_fails(FAKE_STAGE_DEVICE_ID, &ignored) ? 0x1045 : 0x1041;
 	vdev->device_features = FAKE_FEATURES;
+	vdev->device.length = sizeof(struct vfe_wire_net_config);
+	if (world.blk) {
+		vdev->pci_device_id ^= 0x1041 ^ 0x1042;
+		vdev->device_features = FAKE_BLK_FEATURES;
+		vdev->device.length = sizeof(struct vfe_wire_blk_config);
+	}
 	if (pci->vf < 0)
 		vdev->device_features = VFE_BIT(32) | VFE_BIT(33) | VFE_BIT(41) | VFE_BIT(44);
 	vdev->num_queues = NR_ALL_QUEUES;
 	vdev->num_vectors =
 		stage_fails(FAKE_STAGE_VECTORS, &ignored) ? FAKE_QUEUES : FAKE_QUEUES + 2;
-	vdev->device.length = sizeof(struct vfe_wire_net_config);
 	return 0;
 }
 
@@ -486,15 +491,17 @@ int
 vfe_virtio_config_read_fields(struct vfe_virtio_dev *vdev, const uint8_t *widths, unsigned int nr,
 	void *buf, struct vfe_error *err)
 {
-	struct vfe_wire_net_config config = {
-		.mac = {2, 0, 0, 0, (uint8_t)vdev->pci->vf, vdev->pci->mac_last},
-		.max_virtqueue_pairs = htole16(FAKE_QUEUES / 2),
-		.mtu = htole16(1500),
+	union vdpa_config config = {
+		.net.mac = {2, 0, 0, 0, (uint8_t)vdev->pci->vf, vdev->pci->mac_last},
+		.net.max_virtqueue_pairs = htole16(FAKE_QUEUES / 2),
+		.net.mtu = htole16(1500),
 	};
 	uint32_t len = 0;
 
 	pthread_mutex_lock(&world.lock);
-	config.status = htole16(world.link_status);
+	config.net.status = htole16(world.link_status);
+	if (world.blk)
+		config.blk = world.disk;
 	pthread_mutex_unlock(&world.lock);
 	STAGE(FAKE_STAGE_CONFIG, err);
 	if (vfe_pci_error(vdev->pci) != 0)
@@ -503,6 +510,23 @@ vfe_virtio_config_read_fields(struct vfe_virtio_dev *vdev, const uint8_t *widths
 		len += widths[--nr];
 	assert(len <= sizeof(config));
 	memcpy(buf, &config, len);
+	return 0;
+}
+
+int
+vfe_virtio_config_write(struct vfe_virtio_dev *vdev, uint32_t off, const void *buf, uint32_t len,
+	struct vfe_error *err)
+{
+	if (vfe_pci_error(vdev->pci) != 0)
+		return vfe_error_set(err, -ENODEV, "gone");
+	assert(len == 1);
+	pthread_mutex_lock(&world.lock);
+	world.config_writes++;
+	world.config_write_off = off;
+	world.config_write_value = *(const uint8_t *)buf;
+	memcpy((uint8_t *)&world.disk + off, buf, len);
+	pthread_cond_broadcast(&world.cond);
+	pthread_mutex_unlock(&world.lock);
 	return 0;
 }
 
@@ -743,7 +767,8 @@ vfe_admin_restore_state(struct vfe_admin *admin, uint16_t vf, const void *blob, 
 	pthread_mutex_lock(&world.lock);
 	if (log->has_state)
 		vfe_state_fini(&log->state);
-	if (vfe_state_decode(&log->state, VFE_STATE_TYPE_NET, blob, len, &err) < 0)
+	if (vfe_state_decode(&log->state, world.blk ? VFE_STATE_TYPE_BLK : VFE_STATE_TYPE_NET, blob,
+		    len, &err) < 0)
 		fail_msg("bad blob: %s", err.text);
 	log->has_state = true;
 	log->restores++;
@@ -1249,7 +1274,8 @@ static void
 connect_with(struct fake_guest *g, uint64_t protocol_features, uint64_t more_features)
 {
 	struct vfe_bdf bdf = fake_vf(g->vf);
-	uint64_t features = VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_NET_F_CSUM) |
+	uint64_t features = VFE_BIT(VFE_VIRTIO_F_VERSION_1) |
+			    (world.blk ? VFE_BIT(VFE_BLK_F_CONFIG_WCE) : VFE_BIT(VFE_NET_F_CSUM)) |
 			    VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES) | more_features;
 	struct vfe_error err = {0};
 	unsigned int q;
@@ -1300,7 +1326,7 @@ fake_guest_ring(struct fake_guest *g, unsigned int q)
 		.used = at + 0x2000,
 	};
 
-	assert_int_equal(fake_send_state(g->vid, VDPA_MSG_SET_VRING_NUM, q, 64), 0);
+	assert_int_equal(fake_send_state(g->vid, VDPA_MSG_SET_VRING_NUM, q, FAKE_RING_SIZE), 0);
 	assert_int_equal(fake_send_state(g->vid, VDPA_MSG_SET_VRING_BASE, q, 0), 0);
 	assert_int_equal(
 		fake_send(g->vid, VDPA_MSG_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0), 0);
@@ -1356,6 +1382,27 @@ fake_guest_set_used(struct fake_guest *g, unsigned int q, uint16_t idx)
 }
 
 void
+fake_guest_set_avail(struct fake_guest *g, unsigned int q, uint16_t pos, uint16_t head)
+{
+	uint8_t *avail = g->mem + q * RING_STRIDE + 0x1000;
+	const uint16_t idx = htole16(pos + 1);
+
+	head = htole16(head);
+	memcpy(avail + 4 + 2 * (pos % FAKE_RING_SIZE), &head, sizeof(head));
+	memcpy(avail + 2, &idx, sizeof(idx));
+}
+
+void
+fake_guest_complete(struct fake_guest *g, unsigned int q, uint16_t pos, uint16_t head)
+{
+	const struct vfe_wire_vring_used_elem elem = {.id = htole32(head)};
+
+	memcpy(g->mem + q * RING_STRIDE + 0x2000 + 4 + sizeof(elem) * (pos % FAKE_RING_SIZE), &elem,
+		sizeof(elem));
+	fake_guest_set_used(g, q, (uint16_t)(pos + 1));
+}
+
+void
 fake_guest_slave(struct fake_guest *g)
 {
 	int pair[2];
@@ -1381,8 +1428,8 @@ on_lost(void *ctx, const struct vfe_bdf *bdf, const char *why)
 	pthread_mutex_unlock(&world.lock);
 }
 
-void
-fake_start(void)
+static void
+world_start(void)
 {
 	struct vfe_vdpa_cfg cfg = {.vfio_user_dir = "/nowhere", .on_lost = on_lost};
 	unsigned int i;
@@ -1418,6 +1465,28 @@ fake_start(void)
 		.park = 2000,
 		.slave = 200};
 	assert_int_equal(vfe_vdpa_init(&cfg, NULL), 0);
+}
+
+void
+fake_start(void)
+{
+	world.blk = false;
+	world_start();
+}
+
+void
+fake_start_blk(void)
+{
+	world.blk = true;
+	world.disk = (struct vfe_wire_blk_config){
+		.capacity = htole64(2048),
+		.seg_max = htole32(254),
+		.blk_size = htole32(512),
+		.writeback = 1,
+		.num_queues = htole16(FAKE_QUEUES),
+	};
+	world.config_writes = 0;
+	world_start();
 }
 
 void

@@ -24,6 +24,7 @@
 enum {
 	FAKE_QUEUES = 4, /* data queues of a VF */
 	FAKE_QUEUE_SIZE = 256,
+	FAKE_RING_SIZE = 64, /* that guests choose */
 	FAKE_VFS = 4,
 	FAKE_MEM_SIZE = 1 << 20,
 	FAKE_MEM_GPA = 0x100000,
@@ -35,6 +36,12 @@ enum {
 		VFE_BIT(VFE_NET_F_STATUS) | VFE_BIT(VFE_NET_F_MQ) | VFE_BIT(VFE_NET_F_CTRL_VQ) | \
 		VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_VIRTIO_F_ACCESS_PLATFORM) |        \
 		VFE_BIT(VFE_VIRTIO_F_RING_PACKED) | VFE_BIT(VFE_VIRTIO_F_RING_RESET))
+#define FAKE_BLK_FEATURES                                                                      \
+	(VFE_BIT(VFE_BLK_F_BLK_SIZE) | VFE_BIT(VFE_BLK_F_SEG_MAX) | VFE_BIT(VFE_BLK_F_FLUSH) | \
+		VFE_BIT(VFE_BLK_F_CONFIG_WCE) | VFE_BIT(VFE_BLK_F_MQ) |                        \
+		VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_VIRTIO_F_ACCESS_PLATFORM) |      \
+		VFE_BIT(VFE_VIRTIO_F_IN_ORDER) | VFE_BIT(VFE_VIRTIO_F_RING_PACKED) |           \
+		VFE_BIT(VFE_VIRTIO_F_RING_RESET))
 
 enum fake_kind {
 	FAKE_INIT = VFE_ADMIN_VF_INIT,
@@ -105,6 +112,11 @@ struct fake_world {
 	bool fail_reset;
 	uint8_t mac_last; /* of devices that are opened from now on */
 	uint16_t link_status;
+	bool blk; /* functions are block devices */
+	struct vfe_wire_blk_config disk;
+	unsigned int config_writes;
+	uint32_t config_write_off; /* of the last one */
+	uint8_t config_write_value;
 	bool kernel;              /* functions are the kernel's, not sockets */
 	bool no_driver;           /* they have none */
 	unsigned int created_vfs; /* by the kernel */
@@ -124,8 +136,9 @@ extern struct fake_world world;
 extern const struct vfe_bdf fake_pf;
 struct vfe_bdf fake_vf(unsigned int i);
 
-void fake_start(void); /* the driver with short times */
-void fake_stop(void);  /* and nothing may be left */
+void fake_start(void);     /* the driver with short times */
+void fake_start_blk(void); /* the same with block devices */
+void fake_stop(void);      /* and nothing may be left */
 void fake_stage(enum fake_stage stage, unsigned int passes, int neg_errno);
 
 /* Wait for the next command; it must be @kind of VF @i. It is answered by fake_answer(). */
@@ -209,6 +222,9 @@ void fake_guest_start(struct fake_guest *g);
 void fake_guest_disconnect(struct fake_guest *g);
 void fake_guest_close(struct fake_guest *g);
 void fake_guest_set_used(struct fake_guest *g, unsigned int q, uint16_t idx);
+/* The guest makes @head available in place @pos, or the device gives it back there. */
+void fake_guest_set_avail(struct fake_guest *g, unsigned int q, uint16_t pos, uint16_t head);
+void fake_guest_complete(struct fake_guest *g, unsigned int q, uint16_t pos, uint16_t head);
 void fake_guest_slave(struct fake_guest *g); /* SET_SLAVE_REQ_FD */
 
 #endif /* FAKE_WORLD_H */

@@ -229,9 +229,13 @@ struct vfe_vdpa_vf_info {
 	uint64_t device_features;
 	uint64_t guest_features;  /* of virtio, offered to the guest */
 	uint64_t driver_features; /* negotiated with the guest, as given to the device */
-	uint8_t mac[6];
+	uint8_t mac[6];           /* net */
 	uint16_t mtu;
-	bool link_up;
+	bool link_up;      /* a disk has one */
+	uint64_t capacity; /* bytes; blk */
+	uint32_t block_size;
+	bool read_only;
+	bool writeback; /* has a write cache */
 	uint16_t nr_mem_regions;
 	uint64_t mem_bytes;
 	char migration[16]; /* "none"; "logging", "stopped": the front-end is migrating */
