@@ -215,7 +215,6 @@ net_record(json_t *r, const struct vfe_vdpa_vf_info *info)
 	string_set(r, "mtu", "%u", info->mtu);
 	string_set(r, "mac", "%02x:%02x:%02x:%02x:%02x:%02x", info->mac[0], info->mac[1],
 		info->mac[2], info->mac[3], info->mac[4], info->mac[5]);
-	json_object_set_new(r, "link_up", json_boolean(info->link_up));
 }
 
 static void
@@ -232,24 +231,27 @@ json_t *
 rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file)
 {
 	char name[VFE_BDF_STR_SIZE], pf[VFE_BDF_STR_SIZE];
+	bool blk = info->device_id == VFE_PCI_DEVICE_VIRTIO_BLK;
 	json_t *r = json_object();
 
 	string_set(r, "vf", "%s", vfe_bdf_format(&info->bdf, name));
 	json_object_set_new(r, "probed", json_true());
-	string_set(r, "type", "%s", info->device_id == VFE_PCI_DEVICE_VIRTIO_BLK ? "blk" : "net");
 	string_set(r, "msix_num", "%u", info->msix_num);
 	string_set(r, "queue_num", "%u", info->queue_num);
 	string_set(r, "queue_size", "%u", info->queue_size);
 	json_object_set_new(
 		r, "device_feature", rpc_features(info->device_id, info->device_features));
-	if (info->device_id == VFE_PCI_DEVICE_VIRTIO_BLK)
-		blk_record(r, info);
-	else
+	if (!blk)
 		net_record(r, info);
 	string_set(r, "vm_uuid", "%s", info->uuid);
 	string_set(r, "socket_file", "%s", socket_file);
 	json_object_set_new(r, "configured", json_boolean(info->configured));
 
+	string_set(r, "type", "%s", blk ? "blk" : "net");
+	if (blk)
+		blk_record(r, info);
+	else
+		json_object_set_new(r, "link_up", json_boolean(info->link_up));
 	string_set(r, "pf", "%s", vfe_bdf_format(&info->pf, pf));
 	json_object_set_new(r, "vf_index", json_integer(info->vf_index));
 	string_set(r, "transport", "%s", info->transport);

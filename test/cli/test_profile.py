@@ -65,6 +65,70 @@ def test_profile_of_a_strange_record(server, vhostmgmt, reply):
         assert 'Traceback' not in done.err
 
 
+# --- disks ---
+
+BLK_OFFERED = {'value': '0x100000220', '    5': 'VIRTIO_BLK_F_RO', '    9': 'VIRTIO_BLK_F_FLUSH',
+               '   32': 'VIRTIO_F_VERSION_1'}
+BLK_PROFILE = {'vfe_profile': 1, 'type': 'blk', 'capacity': 1 << 30, 'block_size': 512,
+               'read_only': False, 'queues': 4, 'queue_size': 256, 'features': BLK_OFFERED,
+               'features_in_use': {'value': '0x0'}}
+
+
+def disk(**changes):
+    return result({'errno': 0, 'errstr': 'Success', 'device': {
+        'vf': VF, 'type': 'blk', 'capacity': 1 << 30, 'block_size': 512, 'read_only': False,
+        'queue_num': '4', 'queue_size': '256', 'guest_feature': BLK_OFFERED,
+        'driver_feature': {'value': '0'}, **changes}})
+
+
+def disk_profile(**changes):
+    return json.dumps({**BLK_PROFILE, **changes}).encode()
+
+
+def test_profile_of_a_disk(server, vhostmgmt):
+    server.replies = [disk()]
+    done = vhostmgmt('vf', '--profile', VF)
+    assert (done.status, done.err) == (0, '')
+    assert done.json == BLK_PROFILE
+
+
+@pytest.mark.parametrize('changes', [{}, {'capacity': 1 << 31}, {'queue_num': '8'}])
+def test_disk_fits(server, vhostmgmt, changes):
+    server.replies = [disk(**changes)]
+    done = vhostmgmt('vf', '--check', VF, stdin=disk_profile())
+    assert done.status == 0 and done.json == {'fits': True, 'differences': []}
+
+
+@pytest.mark.parametrize('changes, words', [
+    ({'capacity': (1 << 30) - 512}, '1073741824 bytes at the source and only 1073741312'),
+    ({'block_size': 4096}, 'Blocks have 512 bytes at the source and 4096'),
+    ({'read_only': True}, 'writable at the source and read-only'),
+    ({'queue_num': '2'}, '4 queues at the source and only 2'),
+    ({'guest_feature': {'value': '0x100000020'}}, 'VIRTIO_BLK_F_FLUSH (bit 9)')])
+def test_disk_does_not_fit(server, vhostmgmt, changes, words):
+    server.replies = [disk(**changes)]
+    done = vhostmgmt('vf', '--check', VF, stdin=disk_profile())
+    assert done.status == 1
+    assert len(done.json['differences']) == 1 and words in done.json['differences'][0]
+
+
+def test_disk_is_no_interface(server, vhostmgmt):
+    for reply, text in ((disk(), profile()), (info(), disk_profile())):
+        server.replies = [reply]
+        done = vhostmgmt('vf', '--check', VF, stdin=text)
+        assert done.status == 1 and 'VF at the source' in done.json['differences'][0]
+
+
+@pytest.mark.parametrize('changes', [
+    {'type': 'scsi'}, {'type': 7}, {'capacity': -1}, {'capacity': '1'}, {'block_size': 511},
+    {'read_only': 1}, {'queues': 0}])
+def test_disk_profile_that_makes_no_sense(server, vhostmgmt, changes):
+    server.replies = [disk()]
+    done = vhostmgmt('vf', '--check', VF, stdin=disk_profile(**changes))
+    assert done.status == 1
+    assert 'is no profile: ' in done.err and 'Traceback' not in done.err
+
+
 # --- vf --check ---
 
 def test_vf_fits(server, vhostmgmt, folder):

@@ -17,6 +17,37 @@
 #include "vfe_wire_pci.h"
 
 static void
+record_of_a_disk_tells_its_size_and_no_mac(void **state)
+{
+	static struct vfe_vdpa_vf_info info = {
+		.bdf = {0, 0xaf, 5, 1},
+		.pf = {0, 0xaf, 0, 3},
+		.device_id = VFE_PCI_DEVICE_VIRTIO_BLK,
+		.queue_num = 4,
+		.device_features = 1ULL << 5,
+		.capacity = 1ULL << 40,
+		.block_size = 4096,
+		.read_only = true,
+	};
+	json_t *r = rpc_vf_record(&info, "/tmp/vfe-blk0");
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(r, "type")), "blk");
+	assert_true(json_integer_value(json_object_get(r, "capacity")) == 1LL << 40);
+	assert_int_equal(json_integer_value(json_object_get(r, "block_size")), 4096);
+	assert_true(json_is_true(json_object_get(r, "read_only")));
+	assert_true(json_is_false(json_object_get(r, "writeback")));
+	assert_string_equal(json_string_value(json_object_get(r, "queue_num")), "4");
+	assert_null(json_object_get(r, "mac"));
+	assert_null(json_object_get(r, "mtu"));
+	assert_null(json_object_get(r, "link_up"));
+	assert_string_equal(
+		json_string_value(json_object_get(json_object_get(r, "device_feature"), "    5")),
+		"VIRTIO_BLK_F_RO");
+	json_decref(r);
+}
+
+static void
 vf_record_keeps_the_known_members(void **state)
 {
 	static struct vfe_vdpa_vf_info info = {
@@ -129,6 +160,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(vf_record_keeps_the_known_members),
+		cmocka_unit_test(record_of_a_disk_tells_its_size_and_no_mac),
 		cmocka_unit_test(vf_record_tells_what_a_migration_takes),
 		cmocka_unit_test(feature_names_follow_the_device_type),
 	};
