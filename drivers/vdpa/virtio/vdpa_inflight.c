@@ -79,6 +79,39 @@ check_distinct(struct vdpa_vf *vf, const struct vdpa_applied *ring, uint16_t fro
 	return rc;
 }
 
+static bool
+ring_is_quiet(struct vdpa_vf *vf, const struct vdpa_applied *ring)
+{
+	uint16_t used, avail;
+
+	return vdpa_domain_read16(vf->domain,
+		       ring->used + offsetof(struct vfe_wire_vring_used, idx), &used) == 0 &&
+	       vdpa_domain_read16(vf->domain,
+		       ring->avail + offsetof(struct vfe_wire_vring_avail, idx), &avail) == 0 &&
+	       used == avail;
+}
+
+/* What the guest makes available from now on has been taken by nobody. */
+void
+vdpa_inflight_note(struct vdpa_vf *vf)
+{
+	struct vdpa_applied ring;
+	uint16_t qid;
+	bool quiet;
+
+	for (qid = 0; vf->type->requests_last && qid < vf->nr_queues; qid++) {
+		pthread_mutex_lock(&vf->lock);
+		ring = vf->applied[qid];
+		pthread_mutex_unlock(&vf->lock);
+		/* one that was quiet at a loss before has not been started since */
+		quiet = ring.enabled && (ring.quiet || ring_is_quiet(vf, &ring));
+		pthread_mutex_lock(&vf->lock);
+		vf->applied[qid].quiet = quiet && vf->applied[qid].used == ring.used;
+		pthread_cond_broadcast(&vf->changed);
+		pthread_mutex_unlock(&vf->lock);
+	}
+}
+
 int
 vdpa_inflight_check(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring,
 	uint16_t first, struct vfe_error *err)
@@ -97,8 +130,7 @@ vdpa_inflight_check(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied 
 		return vfe_error_set(err, -EPROTO,
 			"queue %u: available index %u, used index %u, but %u entries", qid, avail,
 			ring->start_idx, ring->size);
-	/* both rings hold [avail - size, used); what came before @first is no work of that device
-	 */
+	/* both rings hold [avail - size, used); before @first is nothing of that device */
 	known = (uint16_t)(ring->size - pending);
 	if (known > (uint16_t)(ring->start_idx - first))
 		known = (uint16_t)(ring->start_idx - first);

@@ -130,6 +130,7 @@ struct vdpa_applied {
 	bool enabled;
 	uint16_t size;
 	uint16_t start_idx;
+	bool quiet;    /* nothing was in flight when the device was found dead */
 	uint64_t desc; /* guest addresses */
 	uint64_t avail;
 	uint64_t used;
@@ -310,7 +311,8 @@ struct vdpa_vf {
 	/* --- job --- */
 	struct vdpa_work job;
 	struct vdpa_work job_done;
-	bool job_flies; /* reactor */
+	bool job_flies;        /* reactor */
+	struct vdpa_work note; /* vdpa_inflight_note(), after a loss and before a return */
 	int job_status;
 	struct vfe_error job_err;
 };
@@ -444,6 +446,9 @@ void vdpa_slave_close(struct vdpa_vf *vf);
  */
 int vdpa_inflight_check(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring,
 	uint16_t first, struct vfe_error *err);
+
+/* Worker: the device is dead. Take note of rings in which it had nothing. */
+void vdpa_inflight_note(struct vdpa_vf *vf);
 
 /* vdpa_ops.c */
 struct rte_vdpa_dev_ops;

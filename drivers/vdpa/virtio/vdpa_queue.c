@@ -184,6 +184,25 @@ plan_map(struct vdpa_vf *vf, struct vfe_error *err)
 	return rc;
 }
 
+/*
+ * Does @ring go on where a device was that has died with requests in flight? One that stands at 0,
+ * as the front-end has said, was set up anew.
+ */
+static bool
+is_torn(struct vdpa_vf *vf, const struct plan *plan, uint16_t qid)
+{
+	const struct vdpa_applied *was = &vf->applied[qid], *now = &plan->rings[qid];
+	uint16_t base;
+
+	if (!plan->torn || !vf->type->requests_last || !was->enabled || was->quiet)
+		return false;
+	pthread_mutex_lock(&vf->lock);
+	base = vf->rings[qid].base;
+	pthread_mutex_unlock(&vf->lock);
+	return was->size == now->size && was->desc == now->desc && was->avail == now->avail &&
+	       was->used == now->used && (base != 0 || now->start_idx != 0);
+}
+
 /* Where each ring begins; the device has written all that it ever will of the time before. */
 static int
 plan_indices(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
@@ -199,7 +218,7 @@ plan_indices(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 			return vfe_error_set(err, rc, "queue %u: used ring %s", qid,
 				rc == -EIO ? "is gone: the guest's memory file was truncated"
 					   : "is not mapped");
-		if (plan->torn && vf->type->requests_last && vf->applied[qid].enabled)
+		if (is_torn(vf, plan, qid))
 			rc = vdpa_inflight_check(
 				vf, qid, &plan->rings[qid], vf->applied[qid].start_idx, err);
 	}
@@ -271,7 +290,9 @@ blob_common(struct vdpa_vf *vf, uint64_t driver_features, uint8_t status)
 	s->driver_features = driver_features;
 	s->msix_config = CONFIG_VECTOR;
 	s->device_status = status;
+	pthread_mutex_lock(&vf->lock);
 	vf->type->blob(vf, s);
+	pthread_mutex_unlock(&vf->lock);
 }
 
 void

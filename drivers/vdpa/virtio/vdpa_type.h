@@ -75,7 +75,7 @@ struct vdpa_type {
 	/* Tell the device what config_write() has noted. Worker. */
 	int (*config_apply)(struct vdpa_vf *vf, struct vfe_error *err);
 
-	/* Into the blob that the device is given. Reactor or worker. */
+	/* Into the blob that the device is given. vf->lock. */
 	void (*blob)(const struct vdpa_vf *vf, struct vfe_state *state);
 
 	uint16_t (*mtu)(

@@ -232,6 +232,13 @@ vf_hung_up(struct vdpa_watch *watch, uint32_t events)
 	(void)events;
 	vdpa_watch_remove(watch);
 	vdpa_vf_lost(vf, "the device has hung up");
+	vdpa_worker_post(&vf->note);
+}
+
+static void
+note_run(struct vdpa_work *work)
+{
+	vdpa_inflight_note(vfe_container_of(work, struct vdpa_vf, note));
 }
 
 static void
@@ -359,6 +366,7 @@ vf_new(struct vfe_vdpa_error *err)
 	}
 	vdpa_vf_machine_init(vf);
 	vdpa_slave_init(vf);
+	vf->note.run = note_run;
 	vf->bdf = *request.bdf;
 	vfe_bdf_format(&vf->bdf, vf->name);
 	vf->pf = request.pf;
@@ -434,6 +442,7 @@ vdpa_vf_unprobe(const struct vfe_bdf *bdf)
 	vdpa_reactor_call(call_detach, vf);
 	/* nobody posts it any more */
 	vdpa_work_cancel(&vf->step);
+	vdpa_work_cancel(&vf->note);
 	vdpa_work_cancel(&vf->job);
 	vdpa_work_cancel(&vf->job_done);
 	vf_free(vf);
@@ -661,6 +670,7 @@ vdpa_vf_reattach(struct vdpa_vf *vf, struct vfe_vdpa_error *err)
 			vfe_error_set(&err->err, -EAGAIN, "%s: %s", vf->name,
 				ret < 0 ? "the loss is being dealt with"
 					: "its PF is not back yet"));
+	vdpa_work_cancel(&vf->note);
 	/* the kernel gives a function only once */
 	vfe_pci_domain_detach(vdpa_domain_pci(vf->domain), vf->pci);
 	ret = hardware_bring_up(vf, &hw, err);

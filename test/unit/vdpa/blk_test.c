@@ -169,7 +169,10 @@ state_that_the_device_gets_is_of_a_disk(void **state)
 static int
 get_config(int vid, uint32_t offset, uint32_t size, uint8_t *buf)
 {
-	const struct vdpa_msg_config msg = {.offset = offset, .size = size};
+	const struct {
+		struct vdpa_msg_config config;
+		uint8_t more[16];
+	} msg = {.config = {.offset = offset, .size = size}};
 
 	if (fake_send(vid, VDPA_MSG_GET_CONFIG, &msg, 12 + size, NULL, 0) < 0)
 		return -2;
@@ -179,9 +182,12 @@ get_config(int vid, uint32_t offset, uint32_t size, uint8_t *buf)
 static int
 set_config(int vid, uint32_t offset, uint32_t size, uint32_t flags, uint8_t value)
 {
-	struct vdpa_msg_config msg = {.offset = offset, .size = size, .flags = flags};
+	struct {
+		struct vdpa_msg_config config;
+		uint8_t more[16];
+	} msg = {.config = {.offset = offset, .size = size, .flags = flags}};
 
-	memset(msg.region, value, sizeof(msg.region));
+	memset(msg.config.region, value, sizeof(msg.config.region));
 	return fake_send(vid, VDPA_MSG_SET_CONFIG, &msg, 12 + size, NULL, 0);
 }
 
@@ -422,7 +428,8 @@ more_requests_than_entries_do_not_start(void **state)
 	struct vdpa_vf *vf = vdpa_vf_find(&bdf);
 
 	fake_guest_start(g);
-	fake_guest_set_avail(g, 0, FAKE_RING_SIZE, 1);
+	done_in_order(g, 1);
+	fake_guest_set_avail(g, 0, FAKE_RING_SIZE + 1, 1);
 	lose_and_return();
 	pthread_mutex_lock(&vf->lock);
 	while (strstr(vf->last_error, "available index") == NULL)
@@ -441,6 +448,38 @@ order_does_not_matter_when_nothing_is_in_flight(void **state)
 	fake_guest_complete(g, 0, 0, 21);
 	fake_guest_complete(g, 0, 1, 20);
 	lose_and_return();
+	fake_wait_state(0, "running");
+	assert_int_equal(world.vf[0].state.queues[0].last_avail_idx, 2);
+}
+
+static void
+wait_quiet(void)
+{
+	struct vfe_bdf bdf = fake_vf(0);
+	struct vdpa_vf *vf = vdpa_vf_find(&bdf);
+
+	pthread_mutex_lock(&vf->lock);
+	while (!vf->applied[0].quiet)
+		pthread_cond_wait(&vf->changed, &vf->lock);
+	pthread_mutex_unlock(&vf->lock);
+}
+
+static void
+requests_that_came_after_the_death_are_done_in_whatever_order(void **state)
+{
+	const struct vfe_bdf bdf = fake_vf(0);
+	struct fake_guest *g = *state;
+
+	fake_guest_start(g);
+	fake_guest_set_avail(g, 0, 0, 20);
+	fake_guest_set_avail(g, 0, 1, 21);
+	fake_guest_complete(g, 0, 0, 21);
+	fake_guest_complete(g, 0, 1, 20);
+	fake_hang_up(&bdf);
+	fake_wait_state(0, "lost");
+	wait_quiet();
+	fake_guest_set_avail(g, 0, 2, 30);
+	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), 0);
 	fake_wait_state(0, "running");
 	assert_int_equal(world.vf[0].state.queues[0].last_avail_idx, 2);
 }
@@ -507,6 +546,7 @@ main(void)
 		T(head_that_waits_twice_betrays_the_order),
 		T(more_requests_than_entries_do_not_start),
 		T(order_does_not_matter_when_nothing_is_in_flight),
+		T(requests_that_came_after_the_death_are_done_in_whatever_order),
 		T(order_before_the_start_does_not_matter),
 		T(order_does_not_matter_after_a_stop),
 	};
