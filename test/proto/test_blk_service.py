@@ -501,11 +501,33 @@ def test_requests_that_nobody_knows_are_not_done_again(host):
         assert disk.write(0, os.urandom(BLOCK)) == OK
 
 
-def test_service_dies_under_load(make_host, image):
+def test_disk_without_requests_outlives_its_controller(host, image):
+    """It does not complete in order, but had nothing in hand."""
+    with host.disk(PLAIN) as disk:
+        disk.start()
+        host.controller.inject('disk', 'hold', sector=0, sectors=8)
+        slow = disk.submit(T_OUT, 0, out=bytes(BLOCK))
+        host.controller.wait_in_flight(1)
+        fast = disk.submit(T_OUT, 64, out=bytes(BLOCK))
+        assert disk.queues[0].take(10.0)[:2] == (fast, OK)
+        host.controller.inject('disk', 'none')
+        assert disk.queues[0].take(10.0)[:2] == (slow, OK)
+        host.controller.kill()
+        host.wait_state('lost')
+        host.service.stable_fds()   # all that the loss makes it do is done
+        data = os.urandom(BLOCK)
+        late = disk.submit(T_OUT, 8, out=data)
+        host.start_controller()
+        assert disk.queues[0].take(15.0)[:2] == (late, OK)
+        assert blk.disk_has(image, 8, data)
+
+
+@pytest.mark.parametrize('index', [PLAIN, ORDERED])
+def test_service_dies_under_load(make_host, image, index):
     """The device is reset by the loss of its driver, and gives back what it has taken."""
     host = make_host()
     mem = Memory(32 << 20)
-    disk = host.disk(ORDERED, mem=mem)
+    disk = host.disk(index, mem=mem)
     disk.start()
     load = Load(disk)
     load.wait_for(100)
@@ -514,8 +536,8 @@ def test_service_dies_under_load(make_host, image):
         disk.close()
         host.service = daemons.Service(host.directory, host.controller.pci_dir, name='second')
         host.service.pf_add(host.controller.PF)
-        host.service.vf_add(host.controller.vf(ORDERED), host.path(ORDERED) + 'b')
-        again = Disk(host.path(ORDERED) + 'b', mem=mem, like=disk).connect()
+        host.service.vf_add(host.controller.vf(index), host.path(index) + 'b')
+        again = Disk(host.path(index) + 'b', mem=mem, like=disk).connect()
         again.arrive({0: disk.queues[0].ring.used_idx()})
         load.disk = again
     load.wait_for(100)
