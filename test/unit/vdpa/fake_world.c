@@ -895,6 +895,15 @@ fake_info(unsigned int i)
 	return &info;
 }
 
+/* A VF that is lost is so for people at once, and for a return of the device after its last job. */
+static bool
+state_reached_locked(struct vdpa_vf *vf, const char *state)
+{
+	if (strcmp(vdpa_state_name(vf), state) != 0)
+		return false;
+	return strcmp(state, "lost") != 0 || vf->state == VDPA_S_LOST;
+}
+
 void
 fake_wait_state(unsigned int i, const char *state)
 {
@@ -908,11 +917,11 @@ fake_wait_state(unsigned int i, const char *state)
 	bool reached;
 
 	pthread_mutex_lock(&vf->lock);
-	while (strcmp(vdpa_state_name(vf), state) != 0) {
+	while (!state_reached_locked(vf, state)) {
 		if (pthread_cond_timedwait(&vf->changed, &vf->lock, &ts) == ETIMEDOUT)
 			break;
 	}
-	reached = strcmp(vdpa_state_name(vf), state) == 0;
+	reached = state_reached_locked(vf, state);
 	pthread_mutex_unlock(&vf->lock);
 	if (!reached)
 		fail_msg("VF is %s, expected %s", fake_info(i)->state, state);
