@@ -73,11 +73,16 @@ def lab():
 
 
 @pytest.fixture(scope='module')
-def pair():
-    """Two hosts for all tests of a module, and a guest that goes from one to the other."""
+def pair(request):
+    """Two hosts for all tests of a module, and a guest that goes from one to the other.
+
+    A module may name VFs besides, without traffic, in CROWD.
+    """
     the_lab = Lab()
+    crowd = getattr(request.module, 'CROWD', [])
     try:
-        yield Pair(the_lab, vfs=3, vf_backends={SCRIBBLE_VF: 'scribble'})
+        yield Pair(the_lab, vfs=3 + len(crowd),
+                   vf_backends={SCRIBBLE_VF: 'scribble', **{vf: 'null' for vf in crowd}})
     finally:
         left = the_lab.close()
         left += ['socket ' + s for s in the_lab.sockets()]

@@ -2,11 +2,19 @@
 # Copyright (c) 2026 The vfe authors
 """Migration by QEMU itself, without libvirt, and migrations that fail."""
 import contextlib
+import time
 
 import pytest
 
+from vfetest.controller import vf_bdf
+from vfetest.crowd import Crowd
 from vfetest.hosts import guest_address
 from vfetest.plain import FAST, SLOW, PlainGuest
+
+# enough for the 256 descriptors of the admin queue, 3 for a command
+CROWD = range(3, 3 + 256 // 3)
+# between the 2 s that a command of dirty tracking waits for room, and the 10 s of any other
+CROWDED_MS = 8000
 
 
 @pytest.fixture
@@ -82,3 +90,39 @@ def test_controller_is_restarted_meanwhile(pair, guest, note, side):
     host.controller.kill()
     pair.restart_controller(host)
     note('the migration ' + end(guest, target))
+
+
+def wait_tracking_fails(host, timeout=15):
+    """Returns what vf -i gives as the reason."""
+    end = time.monotonic() + timeout
+    while True:
+        dirty = host.info(0)['migration']['dirty']
+        if dirty['last_error']:
+            return dirty
+        assert time.monotonic() < end, dirty
+        time.sleep(0.2)
+
+
+def test_no_room_in_the_admin_queue(guest, note):
+    """Dirty pages cannot be tracked: all memory stays dirty, and the operator gives up."""
+    source = guest.host
+    with contextlib.closing(Crowd(source, CROWD)) as crowd:
+        crowd.arrive(CROWDED_MS)
+        begin = time.monotonic()
+        target = guest.begin(SLOW)
+        guest.wait_active()
+        dirty = wait_tracking_fails(source)
+        note('told after %.1f s: %s' % (time.monotonic() - begin, dirty['last_error']))
+        assert dirty['last_error'].endswith('no room in the queue before the deadline')
+        assert dirty['mode'] == 'all'
+        source.service.process.wait_line(
+            '%s: dirty pages are not tracked, all memory is marked: .*no room in the queue'
+            % vf_bdf(0))
+        guest.check()
+        guest.qemu.qmp.command('migrate_cancel')
+        assert guest.wait_end()[0] == 'cancelled'
+        guest.stayed(target)
+        guest.check()
+        crowd.relieve()
+    assert source.info(0)['state'] == 'running'
+    check_later_migration(guest)

@@ -3,9 +3,9 @@
 """The software DPU: virtio-net-controller and its command line."""
 import json
 import os
-import socket
 import subprocess
 
+from . import rpc
 from .guest import TOP
 from .process import Process
 
@@ -89,15 +89,7 @@ class Controller:
 
     def call(self, method, **params):
         """A request to the management socket; returns the result."""
-        with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(30)
-            s.connect(self.socket)
-            s.sendall(json.dumps({'jsonrpc': '2.0', 'id': 1, 'method': method,
-                                  'params': params}).encode() + b'\n')
-            reply = json.loads(s.makefile('rb').readline())
-        if 'error' in reply:
-            raise RuntimeError('%s: %s' % (method, reply['error']))
-        return reply['result']
+        return rpc.call(self.socket, method, params)
 
     def stop(self):
         return self.process.stop(30)
