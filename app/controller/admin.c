@@ -11,6 +11,7 @@
 
 #include "dirty.h"
 #include "migrate.h"
+#include "vfe_iov.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -171,7 +172,7 @@ mig_save(struct call *call)
 		return NO_MEMORY;
 	rc = migrate_save(call->vf, le64toh(in.offset), buf, length, &call->err);
 	if (rc == 0)
-		(void)ctl_iov_write(writable(cmd), cmd->nr_write, 0, buf, length);
+		(void)vfe_iov_write(writable(cmd), cmd->nr_write, 0, buf, length);
 	free(buf);
 	return status_of(rc);
 }
@@ -197,7 +198,7 @@ mig_restore(struct call *call)
 	buf = malloc(length);
 	if (buf == NULL)
 		return NO_MEMORY;
-	(void)ctl_iov_read(cmd->iov, cmd->nr_read, bulk, buf, length);
+	(void)vfe_iov_read(cmd->iov, cmd->nr_read, bulk, buf, length);
 	rc = migrate_restore(call->vf, le64toh(in.offset), buf, length, &call->err);
 	free(buf);
 	return status_of(rc);
@@ -237,7 +238,7 @@ track_start(struct call *call)
 		sges = malloc(bytes);
 		if (sges == NULL)
 			return NO_MEMORY;
-		(void)ctl_iov_read(cmd->iov, cmd->nr_read, off, sges, bytes);
+		(void)vfe_iov_read(cmd->iov, cmd->nr_read, off, sges, bytes);
 	}
 	rc = dirty_start(call->vf, &in, sges, (uint32_t)nr, &call->err);
 	free(sges);
@@ -293,7 +294,7 @@ track_report(struct call *call)
 		return NO_MEMORY;
 	rc = dirty_report(call->vf, addr, off, buf, length, &call->err);
 	if (rc == 0) {
-		(void)ctl_iov_write(writable(cmd), cmd->nr_write, 0, buf, length);
+		(void)vfe_iov_write(writable(cmd), cmd->nr_write, 0, buf, length);
 		/* the file behind the buffer is too short: nobody has got the report */
 		if (function_memory_shrunk(call->pf)) {
 			dirty_unreport(call->vf, addr, off, buf, length);
@@ -382,7 +383,7 @@ run_row(const struct row *row, struct call *call)
 	const struct admin_cmd *cmd = call->cmd;
 	uint8_t status = VFE_ADMIN_S_OK;
 
-	if (ctl_iov_read(cmd->iov, cmd->nr_read, sizeof(struct vfe_wire_admin_hdr), call->in,
+	if (vfe_iov_read(cmd->iov, cmd->nr_read, sizeof(struct vfe_wire_admin_hdr), call->in,
 		    row->in_len) < row->in_len ||
 		cmd->write_len - 1 < row->out_len) {
 		vfe_error_set(&call->err, 0,
@@ -396,7 +397,7 @@ run_row(const struct row *row, struct call *call)
 	if (status == VFE_ADMIN_S_OK)
 		status = row->run(call);
 	if (status == VFE_ADMIN_S_OK && row->out_len > 0)
-		(void)ctl_iov_write(writable(cmd), cmd->nr_write, 0, call->out, row->out_len);
+		(void)vfe_iov_write(writable(cmd), cmd->nr_write, 0, call->out, row->out_len);
 	return status;
 }
 
@@ -404,7 +405,7 @@ run_row(const struct row *row, struct call *call)
 static uint32_t
 write_status(const struct admin_cmd *cmd, uint8_t status)
 {
-	(void)ctl_iov_write(
+	(void)vfe_iov_write(
 		writable(cmd), cmd->nr_write, cmd->write_len - 1, &status, sizeof(status));
 	return cmd->write_len;
 }
@@ -428,7 +429,7 @@ execute(struct admin *admin, struct admin_cmd *cmd)
 			"%s: admin command without room for its status", admin->pf->name);
 		return 0;
 	}
-	if (ctl_iov_read(cmd->iov, cmd->nr_read, 0, &hdr, sizeof(hdr)) == sizeof(hdr))
+	if (vfe_iov_read(cmd->iov, cmd->nr_read, 0, &hdr, sizeof(hdr)) == sizeof(hdr))
 		row = find_row(&hdr, &status);
 	if (row != NULL)
 		status = run_row(row, &call);

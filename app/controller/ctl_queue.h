@@ -76,9 +76,4 @@ void ctl_queue_kick(struct ctl_queue *q);
 /* Give back a chain that was answered CTL_QUEUE_LATER. Nothing happens when stopped meanwhile. */
 void ctl_queue_complete(struct ctl_queue *q, uint16_t head, uint32_t written);
 
-/* Copy between @buf and the bytes [@off, @off + @len) of @iov; returns the bytes that were there.
- */
-size_t ctl_iov_read(const struct iovec *iov, uint16_t n, size_t off, void *buf, size_t len);
-size_t ctl_iov_write(const struct iovec *iov, uint16_t n, size_t off, const void *buf, size_t len);
-
 #endif /* CONTROLLER_CTL_QUEUE_H */

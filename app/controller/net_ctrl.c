@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vfe_iov.h"
+
 /* The readable bytes of a command behind its header, read once, in order. */
 struct input {
 	const struct vfe_chain *chain;
@@ -19,7 +21,7 @@ struct input {
 static bool
 take(struct input *in, void *buf, size_t len)
 {
-	size_t n = ctl_iov_read(in->chain->iov, in->chain->nr_read, in->off, buf, len);
+	size_t n = vfe_iov_read(in->chain->iov, in->chain->nr_read, in->off, buf, len);
 
 	in->off += len;
 	return n == len;
@@ -209,7 +211,7 @@ on_command(void *ctx, const struct vfe_chain *chain)
 
 	net->ctrl_commands++;
 	net->ctrl_errors += !ok;
-	return (int64_t)ctl_iov_write(
+	return (int64_t)vfe_iov_write(
 		chain->iov + chain->nr_read, chain->nr_write, 0, &ack, sizeof(ack));
 }
 

@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "vfe_iov.h"
 #include "vfe_vring_burst.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are little-endian");
@@ -75,23 +76,14 @@ void
 vfe_vring_wrote_iov(
 	struct vfe_vring *vr, const struct iovec *iov, uint32_t nr, uint64_t off, uint64_t len)
 {
+	struct vfe_iov_walk walk = {iov, nr, off, len};
 	uint64_t part;
-	uint32_t i;
+	uint8_t *at;
 
 	if (vr->watch == NULL)
 		return;
-	for (i = 0; i < nr && len > 0; i++) {
-		if (off >= iov[i].iov_len) {
-			off -= iov[i].iov_len;
-			continue;
-		}
-		part = iov[i].iov_len - off;
-		if (part > len)
-			part = len;
-		vfe_vring_wrote(vr, (const uint8_t *)iov[i].iov_base + off, part);
-		len -= part;
-		off = 0;
-	}
+	while ((part = vfe_iov_next(&walk, &at)) > 0)
+		vfe_vring_wrote(vr, at, part);
 }
 
 /* The used index and the elements from @first to the last that was put. */

@@ -14,6 +14,7 @@
 
 #include "dp.h"
 #include "packet.h"
+#include "vfe_iov.h"
 
 /* What one visit did; added to the statistics at its end. */
 struct loop_sum {
@@ -125,7 +126,7 @@ loop_copy(struct dp_pair *pair, const struct vfe_chain *chain, const struct vfe_
 	}
 	dp_iov_copy(rx->worker->iov2, chain->iov, chain->read_len);
 	out = loop_rx_hdr(hdr, b.nr);
-	dp_iov_write(rx->worker->iov2, b.nr_iov, 0, &out, sizeof(out));
+	vfe_iov_write(rx->worker->iov2, b.nr_iov, 0, &out, sizeof(out));
 	vfe_vring_wrote_iov(&rx->ring, rx->worker->iov2, b.nr_iov, 0, chain->read_len);
 	loop_give(rx, &b, chain->read_len);
 	return 1;
@@ -148,7 +149,7 @@ static bool __attribute__((noinline)) loop_one(struct dp_pair *pair, struct loop
 		return false;
 	len = chain.read_len - (uint64_t)DP_HDR_SIZE;
 	if (chain.read_len >= DP_HDR_SIZE + DP_ETH_SIZE && chain.read_len <= DP_MAX_PACKET) {
-		dp_iov_read(chain.iov, chain.nr_read, 0, &hdr, sizeof(hdr));
+		vfe_iov_read(chain.iov, chain.nr_read, 0, &hdr, sizeof(hdr));
 		verdict = loop_check(pair, &hdr, len);
 	}
 	if (verdict == LOOP_DELIVER) {

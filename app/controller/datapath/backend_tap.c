@@ -22,6 +22,7 @@
 #include "dp.h"
 #include "packet.h"
 #include "tap.h"
+#include "vfe_iov.h"
 
 enum {
 	TAP_HEAD = DP_HDR_SIZE + DP_ETH_SIZE + 4, /* what we look at: up to the VLAN tag */
@@ -145,7 +146,7 @@ tap_send(struct dp_pair *pair, const struct iovec *iov, uint32_t nr, uint64_t to
 
 	if (total < TAP_MIN || total > DP_MAX_PACKET || nr >= DP_MAX_IOV)
 		return TAP_BAD;
-	dp_iov_read(iov, nr, 0, &hdr, sizeof(hdr));
+	vfe_iov_read(iov, nr, 0, &hdr, sizeof(hdr));
 	atomic_signal_fence(memory_order_seq_cst);
 	hdr.flags &= VFE_NET_HDR_F_NEEDS_CSUM;
 	hdr.num_buffers = 0;
@@ -353,7 +354,7 @@ stage_deliver(struct dp_queue *q, struct tap_stage *st, const uint8_t *head, uin
 	hdr.num_buffers = n;
 	if (!(q->ring.cfg.features & VFE_BIT(VFE_NET_F_GUEST_CSUM)))
 		hdr.flags = 0; /* the kernel tells DATA_VALID to everybody */
-	dp_iov_write(st->iov, st->nr_iov, 0, &hdr, sizeof(hdr));
+	vfe_iov_write(st->iov, st->nr_iov, 0, &hdr, sizeof(hdr));
 	vfe_vring_wrote_iov(&q->ring, st->iov, st->nr_iov, 0, len);
 	stage_drop(st, n);
 	dp_count(&q->stats.packets, 1);
@@ -370,7 +371,7 @@ rx_park(struct dp_queue *q, struct tap_stage *st, const uint8_t *head, uint64_t 
 
 	memcpy(st->packet, head, TAP_HEAD);
 	if (room > TAP_HEAD)
-		dp_iov_read(st->iov, st->nr_iov, TAP_HEAD, &st->packet[TAP_HEAD], room - TAP_HEAD);
+		vfe_iov_read(st->iov, st->nr_iov, TAP_HEAD, &st->packet[TAP_HEAD], room - TAP_HEAD);
 	if (len > room)
 		memcpy(&st->packet[room], q->worker->spill, len - room);
 	st->waiting = (uint32_t)len;
@@ -387,7 +388,7 @@ rx_unpark(struct dp_queue *q, struct tap_stage *st)
 			return false;
 		dp_count(&q->stats.dropped, 1);
 	} else {
-		dp_iov_write(st->iov, st->nr_iov, 0, st->packet, st->waiting);
+		vfe_iov_write(st->iov, st->nr_iov, 0, st->packet, st->waiting);
 		stage_deliver(q, st, st->packet, st->waiting);
 	}
 	st->waiting = 0;
@@ -416,7 +417,7 @@ rx_packet(struct dp_queue *q, struct tap_stage *st, uint8_t *head, uint64_t len)
 			rx_park(q, st, head, len);
 		return;
 	}
-	dp_iov_write(st->iov, st->nr_iov, 0, head, len < TAP_HEAD ? len : TAP_HEAD);
+	vfe_iov_write(st->iov, st->nr_iov, 0, head, len < TAP_HEAD ? len : TAP_HEAD);
 	stage_deliver(q, st, head, len);
 }
 

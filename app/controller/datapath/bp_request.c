@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bp.h"
+#include "vfe_iov.h"
 
 enum { HDR_SIZE = sizeof(struct vfe_wire_blk_hdr), RANGE_SIZE = sizeof(struct vfe_wire_blk_range) };
 
@@ -331,13 +332,8 @@ static void
 on_get_id(struct bp_slot *slot, struct iovec *iov, uint16_t nr)
 {
 	struct bp_queue *bq = slot->bq;
-	size_t left = BP_ID_SIZE, done = 0, part;
-	uint16_t i;
 
-	for (i = 0; i < nr && left > 0; i++, left -= part, done += part) {
-		part = iov[i].iov_len < left ? iov[i].iov_len : left;
-		memcpy(iov[i].iov_base, bq->port->id + done, part);
-	}
+	vfe_iov_write(iov, nr, 0, bq->port->id, BP_ID_SIZE);
 	wrote(bq, iov, nr);
 	answer(slot, VFE_BLK_S_OK);
 }

@@ -96,50 +96,6 @@ dp_iov_skip(const struct iovec *src, uint32_t nr, uint64_t off, struct iovec *ds
 }
 
 void
-dp_iov_read(const struct iovec *iov, uint32_t nr, uint64_t off, void *buf, uint64_t len)
-{
-	uint8_t *to = buf;
-	uint64_t part;
-	uint32_t i;
-
-	for (i = 0; i < nr && len > 0; i++) {
-		if (off >= iov[i].iov_len) {
-			off -= iov[i].iov_len;
-			continue;
-		}
-		part = iov[i].iov_len - off;
-		if (part > len)
-			part = len;
-		memcpy(to, (const uint8_t *)iov[i].iov_base + off, part);
-		to += part;
-		len -= part;
-		off = 0;
-	}
-}
-
-void
-dp_iov_write(const struct iovec *iov, uint32_t nr, uint64_t off, const void *buf, uint64_t len)
-{
-	const uint8_t *from = buf;
-	uint64_t part;
-	uint32_t i;
-
-	for (i = 0; i < nr && len > 0; i++) {
-		if (off >= iov[i].iov_len) {
-			off -= iov[i].iov_len;
-			continue;
-		}
-		part = iov[i].iov_len - off;
-		if (part > len)
-			part = len;
-		memcpy((uint8_t *)iov[i].iov_base + off, from, part);
-		from += part;
-		len -= part;
-		off = 0;
-	}
-}
-
-void
 dp_iov_copy(const struct iovec *dst, const struct iovec *src, uint64_t len)
 {
 	uint64_t d_off = 0, s_off = 0, part;

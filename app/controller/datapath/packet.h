@@ -2,7 +2,7 @@
  * Copyright (c) 2026 The vfe authors
  *
  * Packet headers and copies. Payload gets into guest memory only by dp_packet_copy(), by
- * dp_iov_write(), and by the readv(2) of the TAP back end.
+ * vfe_iov_write(), and by the readv(2) of the TAP back end.
  */
 
 #ifndef DP_PACKET_H
@@ -35,11 +35,6 @@ dp_hdr_is_plain(const struct vfe_wire_net_hdr *hdr)
 
 /* Bytes of @iov. */
 uint64_t dp_iov_len(const struct iovec *iov, uint32_t nr);
-
-/* Copy @len bytes at @off of @iov from or to @buf; they are there. */
-void dp_iov_read(const struct iovec *iov, uint32_t nr, uint64_t off, void *buf, uint64_t len);
-void
-dp_iov_write(const struct iovec *iov, uint32_t nr, uint64_t off, const void *buf, uint64_t len);
 
 /* @src without its first @off bytes into @dst (room for @nr entries); returns its entries. */
 uint32_t dp_iov_skip(const struct iovec *src, uint32_t nr, uint64_t off, struct iovec *dst);

@@ -8,6 +8,7 @@
 
 #include "vfe_base.h"
 #include "vfe_bdf.h"
+#include "vfe_iov.h"
 #include "vfe_sigbus.h"
 
 #include <errno.h>
@@ -137,6 +138,9 @@ deadlines_end(void **state)
 	d = vfe_deadline_in_ms(0);
 	assert_true(vfe_deadline_passed(d));
 	assert_int_equal(vfe_deadline_left_ms(d), 0);
+	d.at_ns = 5000000007u;
+	assert_int_equal(vfe_deadline_timespec(d).tv_sec, 5);
+	assert_int_equal(vfe_deadline_timespec(d).tv_nsec, 7);
 }
 
 static void
@@ -193,6 +197,32 @@ unguarded_sigbus_ends_the_process(void **state)
 	assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) != 0);
 }
 
+/* "abcde" in pieces of 2, 0 and 3 bytes. */
+static void
+pieces_of_memory_are_one(void **state)
+{
+	char ab[2] = "ab", cde[3] = "cde", buf[8];
+	const struct iovec iov[] = {{ab, sizeof(ab)}, {NULL, 0}, {cde, sizeof(cde)}};
+
+	(void)state;
+	assert_int_equal(vfe_iov_read(iov, 3, 0, buf, 5), 5);
+	assert_memory_equal(buf, "abcde", 5);
+	assert_int_equal(vfe_iov_read(iov, 3, 1, buf, 2), 2); /* over the border */
+	assert_memory_equal(buf, "bc", 2);
+	assert_int_equal(vfe_iov_read(iov, 3, 2, buf, 1), 1); /* begins at it */
+	assert_int_equal(buf[0], 'c');
+	assert_int_equal(vfe_iov_read(iov, 3, 4, buf, sizeof(buf)), 1); /* there is no more */
+	assert_int_equal(vfe_iov_read(iov, 3, 5, buf, 1), 0);
+	assert_int_equal(vfe_iov_read(iov, 3, UINT64_MAX, buf, 1), 0);
+	assert_int_equal(vfe_iov_read(iov, 0, 0, buf, 1), 0);
+
+	assert_int_equal(vfe_iov_write(iov, 3, 1, "XYZ", 3), 3);
+	assert_memory_equal(ab, "aX", 2);
+	assert_memory_equal(cde, "YZe", 3);
+	assert_int_equal(vfe_iov_write(iov, 3, 4, "1234", 4), 1);
+	assert_memory_equal(cde, "YZ1", 3);
+}
+
 int
 main(void)
 {
@@ -204,6 +234,7 @@ main(void)
 		cmocka_unit_test(fds_are_owned_once),
 		cmocka_unit_test(ranges_do_not_wrap),
 		cmocka_unit_test(deadlines_end),
+		cmocka_unit_test(pieces_of_memory_are_one),
 		cmocka_unit_test(shrunken_file_trips_its_range_only),
 		cmocka_unit_test(unguarded_sigbus_ends_the_process),
 	};

@@ -15,6 +15,7 @@
 
 #include "dp.h"
 #include "packet.h"
+#include "vfe_iov.h"
 
 static uint8_t src[4096], dst[4096];
 
@@ -73,11 +74,11 @@ iov_functions_cross_all_borders(void **state)
 	(void)state;
 	assert_int_equal(dp_iov_len(from, 3), 100);
 	for (off = 0; off < 100; off++) {
-		dp_iov_read(from, 3, off, out, 100 - off);
+		vfe_iov_read(from, 3, off, out, 100 - off);
 		assert_memory_equal(out, src + off, 100 - off);
 		n = dp_iov_skip(from, 3, off, skipped);
 		assert_int_equal(dp_iov_len(skipped, n), 100 - off);
-		dp_iov_read(skipped, n, 0, out, 100 - off);
+		vfe_iov_read(skipped, n, 0, out, 100 - off);
 		assert_memory_equal(out, src + off, 100 - off);
 
 		memset(dst, 0, sizeof(dst));
@@ -87,7 +88,7 @@ iov_functions_cross_all_borders(void **state)
 		dp_iov_copy(to, from, 100);
 		assert_memory_equal(dst, src, 100);
 		assert_int_equal(dst[100], 0);
-		dp_iov_write(to, 3, off, "\xff\xfe\xfd", 3);
+		vfe_iov_write(to, 3, off, "\xff\xfe\xfd", 3);
 		assert_memory_equal(dst + off, "\xff\xfe\xfd", 3);
 	}
 	assert_int_equal(dp_iov_skip(from, 3, 100, skipped), 0);
