@@ -166,6 +166,15 @@ vfe_deadline_in_ms(uint64_t ms)
 	return (struct vfe_deadline){vfe_clock_ns() + ms * 1000000u};
 }
 
+struct timespec
+vfe_deadline_timespec(struct vfe_deadline d)
+{
+	return (struct timespec){
+		.tv_sec = (time_t)(d.at_ns / 1000000000u),
+		.tv_nsec = (long)(d.at_ns % 1000000000u),
+	};
+}
+
 int
 vfe_deadline_left_ms(struct vfe_deadline d)
 {

@@ -131,12 +131,9 @@ client_dead_locked(struct vfe_vfu_client *client, struct vfe_error *err)
 static void
 client_sleep_locked(struct vfe_vfu_client *client, struct vfe_deadline deadline)
 {
-	struct timespec ts = {
-		.tv_sec = (time_t)(deadline.at_ns / 1000000000u),
-		.tv_nsec = (long)(deadline.at_ns % 1000000000u),
-	};
+	const struct timespec at = vfe_deadline_timespec(deadline);
 
-	pthread_cond_timedwait(&client->wake, &client->lock, &ts);
+	pthread_cond_timedwait(&client->wake, &client->lock, &at);
 }
 
 /* Wait until the socket is ready for @events. 0, -ETIMEDOUT or -errno. */

@@ -265,21 +265,6 @@ request_wait(struct dp_worker *w, void *arg)
 
 /* --- on the control thread --- */
 
-static struct timespec
-deadline_in_ms(unsigned int ms)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	ts.tv_sec += ms / 1000;
-	ts.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (ts.tv_nsec >= 1000000000) {
-		ts.tv_nsec -= 1000000000;
-		ts.tv_sec++;
-	}
-	return ts;
-}
-
 /* Wait until nothing is in flight that has a part of [@va, @va + @size), or nothing at all. */
 static int
 queue_wait(struct bp_queue *bq, const void *va, uint64_t size, const struct timespec *until)
@@ -436,7 +421,7 @@ bp_queue_resume(struct bp_port *port, uint16_t qid)
 static struct timespec
 port_deadline(const struct bp_port *port)
 {
-	return deadline_in_ms(port->hangs ? 0 : BP_SETTLE_MS);
+	return vfe_deadline_timespec(vfe_deadline_in_ms(port->hangs ? 0 : BP_SETTLE_MS));
 }
 
 int

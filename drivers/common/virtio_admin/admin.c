@@ -119,8 +119,7 @@ set_timer_locked(struct vfe_admin *a, uint64_t at_ns)
 	if (at_ns == a->armed_ns)
 		return;
 	if (at_ns != UINT64_MAX) {
-		ts.it_value.tv_sec = (time_t)(at_ns / 1000000000u);
-		ts.it_value.tv_nsec = (long)(at_ns % 1000000000u);
+		ts.it_value = vfe_deadline_timespec((struct vfe_deadline){at_ns});
 		if (at_ns == 0)
 			ts.it_value.tv_nsec = 1; /* zero would switch it off */
 	}

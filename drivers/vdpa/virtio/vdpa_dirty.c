@@ -742,11 +742,7 @@ covered_locked(const struct vdpa_vf *vf)
 static void
 wait_covered(struct vdpa_vf *vf)
 {
-	struct vfe_deadline deadline = vfe_deadline_in_ms(VDPA_DIRTY_COVER_MS);
-	struct timespec at = {
-		.tv_sec = (time_t)(deadline.at_ns / 1000000000),
-		.tv_nsec = (long)(deadline.at_ns % 1000000000),
-	};
+	const struct timespec at = vfe_deadline_timespec(vfe_deadline_in_ms(VDPA_DIRTY_COVER_MS));
 
 	vdpa_vf_post(vf);
 	pthread_mutex_lock(&vf->lock);

@@ -88,10 +88,15 @@ vdpa_state_name(const struct vdpa_vf *vf)
 }
 
 bool
+vdpa_state_runs(enum vdpa_state state)
+{
+	return state == VDPA_S_RUNNING || state == VDPA_S_TEND || state == VDPA_S_TRACK_RUN;
+}
+
+bool
 vdpa_vf_runs_locked(const struct vdpa_vf *vf)
 {
-	return vf->state == VDPA_S_RUNNING || vf->state == VDPA_S_TEND ||
-	       vf->state == VDPA_S_TRACK_RUN;
+	return vdpa_state_runs(vf->state);
 }
 
 bool

@@ -377,6 +377,7 @@ void vdpa_vf_remove_now(struct vdpa_vf *vf);    /* waits until it is parked, wha
 void vdpa_vf_machine_init(struct vdpa_vf *vf);
 void vdpa_vf_post(struct vdpa_vf *vf);                 /* any thread */
 void vdpa_vf_config_stale(struct vdpa_vf *vf);         /* reactor: have it read again */
+bool vdpa_state_runs(enum vdpa_state state);           /* for a guest */
 bool vdpa_vf_runs_locked(const struct vdpa_vf *vf);    /* for a guest */
 bool vdpa_vf_halted_locked(const struct vdpa_vf *vf);  /* the device touches no guest memory */
 bool vdpa_vf_stopped_locked(const struct vdpa_vf *vf); /* and its dirty pages are in the log */

@@ -158,8 +158,7 @@ vdpa_vf_suspend_wait(struct vdpa_vf *vf)
 	pthread_mutex_lock(&vf->lock);
 	suspend_begin_locked(vf);
 	vf->suspend_until.at_ns = 0;
-	at.tv_sec = (time_t)(vf->suspend_deadline.at_ns / 1000000000);
-	at.tv_nsec = (long)(vf->suspend_deadline.at_ns % 1000000000);
+	at = vfe_deadline_timespec(vf->suspend_deadline);
 	if (!vdpa_vf_stopped_locked(vf))
 		vdpa_vf_post(vf);
 	while (!vdpa_vf_stopped_locked(vf)) {

@@ -23,12 +23,6 @@ static const uint8_t phases[VDPA_S_NR] = {
 	[VDPA_S_RESET] = VFE_VDPA_PHASE_RESET,
 };
 
-static bool
-is_running(enum vdpa_state state)
-{
-	return state == VDPA_S_RUNNING || state == VDPA_S_TEND || state == VDPA_S_TRACK_RUN;
-}
-
 static void
 transit_begin(struct vdpa_transit *t, enum vdpa_transit_kind kind)
 {
@@ -63,10 +57,10 @@ vdpa_transit_step_locked(struct vdpa_vf *vf, enum vdpa_state next, bool to_run)
 
 	t->now.phase_ns[phases[vf->state]] += now - t->entered_ns;
 	t->entered_ns = now;
-	if (is_running(vf->state) && !is_running(next))
+	if (vdpa_state_runs(vf->state) && !vdpa_state_runs(next))
 		transit_begin(t, VDPA_T_SUSPEND);
 	else if (vf->state < VDPA_S_NR_STABLE && to_run && t->kind == VDPA_T_NONE &&
-		 !is_running(vf->state))
+		 !vdpa_state_runs(vf->state))
 		transit_begin(t, VDPA_T_RESUME);
 
 	if (t->kind == VDPA_T_SUSPEND && rests)

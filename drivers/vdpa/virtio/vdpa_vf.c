@@ -560,11 +560,7 @@ is_parked_locked(const struct vdpa_vf *vf)
 static void
 wait_parked(struct vdpa_vf *vf)
 {
-	struct vfe_deadline deadline = vfe_deadline_in_ms(vdpa_globals.ms.park);
-	struct timespec at = {
-		.tv_sec = (time_t)(deadline.at_ns / 1000000000),
-		.tv_nsec = (long)(deadline.at_ns % 1000000000),
-	};
+	const struct timespec at = vfe_deadline_timespec(vfe_deadline_in_ms(vdpa_globals.ms.park));
 	bool parked;
 
 	pthread_mutex_lock(&vf->lock);

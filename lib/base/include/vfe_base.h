@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #define VFE_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define VFE_BIT(n)        (1ULL << (n))
@@ -88,6 +89,9 @@ struct vfe_deadline vfe_deadline_in_ms(uint64_t ms);
 
 /* Milliseconds left, rounded up, 0 when it has passed; fits the timeout of poll(2). */
 int vfe_deadline_left_ms(struct vfe_deadline d);
+
+/* The same point for the calls that take a time of CLOCK_MONOTONIC. */
+struct timespec vfe_deadline_timespec(struct vfe_deadline d);
 
 static inline bool
 vfe_deadline_passed(struct vfe_deadline d)

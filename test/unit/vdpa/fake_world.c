@@ -909,16 +909,12 @@ fake_wait_state(unsigned int i, const char *state)
 {
 	struct vfe_bdf bdf = fake_vf(i);
 	struct vdpa_vf *vf = vdpa_vf_find(&bdf);
-	struct vfe_deadline deadline = vfe_deadline_in_ms(WAIT_S * 1000);
-	struct timespec ts = {
-		.tv_sec = (time_t)(deadline.at_ns / 1000000000),
-		.tv_nsec = (long)(deadline.at_ns % 1000000000),
-	};
+	const struct timespec at = vfe_deadline_timespec(vfe_deadline_in_ms(WAIT_S * 1000));
 	bool reached;
 
 	pthread_mutex_lock(&vf->lock);
 	while (!state_reached_locked(vf, state)) {
-		if (pthread_cond_timedwait(&vf->changed, &vf->lock, &ts) == ETIMEDOUT)
+		if (pthread_cond_timedwait(&vf->changed, &vf->lock, &at) == ETIMEDOUT)
 			break;
 	}
 	reached = state_reached_locked(vf, state);
