@@ -17,6 +17,7 @@ enum {
 	VHOST_CONNECT_TIMEOUT_MS = 30000,
 	VHOST_MAX_FDS = 8,
 	VHOST_MAX_REGIONS = 2, /* of these front-ends */
+	VHOST_MAX_CONFIG = 256,
 };
 
 /* Requests, protocol features and flags that are used here. */
@@ -38,6 +39,7 @@ enum {
 	GET_QUEUE_NUM = 17,
 	SET_VRING_ENABLE = 18,
 	SET_BACKEND_REQ_FD = 21,
+	GET_CONFIG = 24,
 	SET_STATUS = 39,
 	GET_STATUS = 40,
 	NR_REQUESTS,
@@ -46,6 +48,7 @@ enum {
 	PF_LOG_SHMFD = 1,
 	PF_REPLY_ACK = 3,
 	PF_BACKEND_REQ = 5,
+	PF_CONFIG = 9,
 	PF_BACKEND_SEND_FD = 10,
 	PF_HOST_NOTIFIER = 11,
 	PF_STATUS = 16,
@@ -100,10 +103,17 @@ struct msg {
 			uint64_t size;
 			uint64_t offset;
 		} area;
+		struct {
+			uint32_t offset;
+			uint32_t size;
+			uint32_t flags;
+			uint8_t bytes[VHOST_MAX_CONFIG];
+		} config;
 	} u;
 } __attribute__((packed));
 
-#define MSG_HDR 12
+#define MSG_HDR        12
+#define MSG_CONFIG_HDR 12
 
 /* Say what went wrong, with errno, and end the program. */
 _Noreturn void die(const char *what);

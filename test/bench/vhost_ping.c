@@ -24,228 +24,32 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "vhost_front.h"
 #include "vhost_msg.h"
 
 enum {
-	RING_SIZE = 256,
 	NR_QUEUES = 2, /* 0 receives, 1 transmits */
-	RING_SPACE = 16384,
 	BUF_SIZE = 2048,
 	NET_HDR_SIZE = 12,
-	AVAIL_NO_INTERRUPT = 1,
-	USED_NO_NOTIFY = 1,
 	MAX_HOPS = 8,
 	PAGE = 4096,
-	MEM_SIZE = NR_QUEUES * (RING_SPACE + RING_SIZE * BUF_SIZE),
+	BUFS = NR_QUEUES * FRONT_RING_SPACE, /* place in memory */
+	MEM_SIZE = BUFS + NR_QUEUES * FRONT_RING_SIZE * BUF_SIZE,
 };
 
-struct desc {
-	uint64_t addr;
-	uint32_t len;
-	uint16_t flags;
-	uint16_t next;
-};
-
-struct queue {
-	struct desc *desc;
-	uint16_t *avail; /* flags, idx, ring */
-	uint16_t *used;  /* flags, idx, then 8-byte elements */
-	uint8_t *bufs;
-	uint16_t avail_idx;
-	uint16_t last_used;
-	int kick;
-	int call;
-	volatile uint16_t *doorbell; /* a device register: the access itself is what counts */
-};
-
-static uint8_t *mem;
-static int mem_fd;
-static struct queue queues[NR_QUEUES];
-static int conn = -1, backend = -1;
-static uint64_t protocol_features;
-
-/* The back end lends the doorbell page of a queue, or takes it back. */
-static void
-on_backend_request(void)
-{
-	struct msg m;
-	int fd = msg_recv(backend, &m);
-	uint64_t index = m.u.area.index & 0xff;
-	bool ok = m.request == BACKEND_VRING_HOST_NOTIFIER && index < NR_QUEUES;
-	void *page;
-
-	if (ok && (m.u.area.index & RING_NOFD) != 0) {
-		queues[index].doorbell = NULL;
-	} else if (ok) {
-		page = mmap(NULL, m.u.area.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-			(off_t)m.u.area.offset);
-		if (page == MAP_FAILED)
-			die("mmap of the doorbell page");
-		queues[index].doorbell = page;
-	}
-	if (fd >= 0)
-		close(fd);
-	if ((m.flags & FLAG_NEED_REPLY) != 0) {
-		m.flags = FLAG_VERSION | FLAG_REPLY;
-		m.size = sizeof(uint64_t);
-		m.u.u64 = ok ? 0 : 1;
-		msg_send(backend, &m, NULL, 0);
-	}
-}
-
-/* Wait for a message on the main channel, serving the back end's requests meanwhile. */
-static void
-await_reply(struct msg *m)
-{
-	struct pollfd fds[2] = {{.fd = conn, .events = POLLIN}, {.fd = backend, .events = POLLIN}};
-
-	for (;;) {
-		if (poll(fds, 2, VHOST_TIMEOUT_MS) <= 0)
-			die("the back end does not answer");
-		if ((fds[1].revents & POLLIN) != 0)
-			on_backend_request();
-		if (fds[0].revents != 0) {
-			msg_recv(conn, m);
-			return;
-		}
-	}
-}
-
-static uint64_t
-get_u64(uint32_t request)
-{
-	struct msg m = {.request = request, .flags = FLAG_VERSION};
-
-	msg_send(conn, &m, NULL, 0);
-	await_reply(&m);
-	return m.u.u64;
-}
-
-static void
-set(struct msg *m, uint32_t request, uint32_t size, int fd)
-{
-	bool ack = (protocol_features & 1ULL << PF_REPLY_ACK) != 0;
-
-	m->request = request;
-	m->flags = FLAG_VERSION | (ack ? FLAG_NEED_REPLY : 0);
-	m->size = size;
-	msg_send(conn, m, &fd, fd >= 0);
-	if (!ack)
-		return;
-	await_reply(m);
-	errno = EPROTO;
-	if (m->u.u64 != 0)
-		die("the back end refused a request");
-}
-
-static void
-set_u64(uint32_t request, uint64_t value, int fd)
-{
-	struct msg m = {.u.u64 = value};
-
-	set(&m, request, sizeof(uint64_t), fd);
-}
-
-static void
-set_state(uint32_t request, uint32_t index, uint32_t num)
-{
-	struct msg m = {.u.state = {.index = index, .num = num}};
-
-	set(&m, request, sizeof(m.u.state), -1);
-}
-
-static void
-accept_back_end(const char *path)
-{
-	int listener = listen_at(path);
-
-	conn = accept_from(listener);
-	close(listener);
-	unlink(path);
-}
-
-static void
-negotiate(void)
-{
-	uint64_t offered, wanted = 1ULL << PF_REPLY_ACK | 1ULL << PF_BACKEND_REQ |
-				   1ULL << PF_BACKEND_SEND_FD | 1ULL << PF_HOST_NOTIFIER |
-				   1ULL << PF_STATUS;
-	int pair[2];
-
-	offered = get_u64(GET_FEATURES);
-	errno = EPROTO;
-	if ((offered & F_VERSION_1) == 0 || (offered & F_PROTOCOL_FEATURES) == 0)
-		die("the back end offers no VERSION_1 or no protocol features");
-	wanted &= get_u64(GET_PROTOCOL_FEATURES);
-	set_u64(SET_PROTOCOL_FEATURES, wanted, -1);
-	protocol_features = wanted;
-	set_u64(SET_OWNER, 0, -1);
-	if ((wanted & 1ULL << PF_BACKEND_REQ) != 0) {
-		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-			die("socketpair");
-		backend = pair[0];
-		set_u64(SET_BACKEND_REQ_FD, 0, pair[1]);
-		close(pair[1]);
-	}
-	set_u64(SET_FEATURES, offered & (F_VERSION_1 | F_PROTOCOL_FEATURES), -1);
-}
-
-static void
-memory_create(void)
-{
-	struct msg m = {.u.mem = {.nregions = 1, .regions = {{.gpa = 0, .size = MEM_SIZE}}}};
-
-	mem_fd = memfd_create("vhost-ping", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (mem_fd < 0 || ftruncate(mem_fd, MEM_SIZE) != 0)
-		die("memfd");
-	mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, mem_fd, 0);
-	if (mem == MAP_FAILED)
-		die("mmap");
-	m.u.mem.regions[0].uva = (uintptr_t)mem;
-	set(&m, SET_MEM_TABLE, 8 + sizeof(struct msg_region), mem_fd);
-}
+static struct vhost_front front;
 
 static void
 queue_create(uint32_t index)
 {
-	struct queue *q = &queues[index];
-	uint8_t *base = mem + index * RING_SPACE;
-	struct msg m = {.u.addr = {.index = index}};
-	unsigned int i;
+	struct vhost_ring *r = front_add_ring(&front, front.mem + index * FRONT_RING_SPACE);
+	uint32_t i, at = BUFS + index * FRONT_RING_SIZE * BUF_SIZE;
 
-	q->desc = (struct desc *)(void *)base;
-	q->avail = (uint16_t *)(void *)(base + RING_SIZE * sizeof(struct desc));
-	q->used = (uint16_t *)(void *)(base + 2 * PAGE);
-	q->bufs = mem + NR_QUEUES * RING_SPACE + (size_t)index * RING_SIZE * BUF_SIZE;
-	for (i = 0; i < RING_SIZE; i++) {
-		q->desc[i].addr = (uint64_t)(q->bufs + i * BUF_SIZE - mem);
-		q->desc[i].len = BUF_SIZE;
-		q->desc[i].flags = index == 0 ? 2 : 0; /* the device writes receive buffers */
-		q->avail[2 + i] = (uint16_t)i;
-	}
-	q->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	q->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	set_state(SET_VRING_NUM, index, RING_SIZE);
-	set_state(SET_VRING_BASE, index, 0);
-	m.u.addr.desc = (uintptr_t)q->desc;
-	m.u.addr.avail = (uintptr_t)q->avail;
-	m.u.addr.used = (uintptr_t)q->used;
-	set(&m, SET_VRING_ADDR, sizeof(m.u.addr), -1);
-	set_u64(SET_VRING_KICK, index, q->kick);
-	set_u64(SET_VRING_CALL, index, q->call);
-}
-
-/* Notifiers come after DRIVER_OK on a channel of their own; give them a moment, not a must. */
-static void
-await_notifiers(bool wanted)
-{
-	struct pollfd fd = {.fd = backend, .events = POLLIN};
-
-	while (wanted && (queues[0].doorbell == NULL || queues[1].doorbell == NULL)) {
-		errno = ETIMEDOUT;
-		if (backend < 0 || poll(&fd, 1, VHOST_TIMEOUT_MS) != 1)
-			die("no doorbell page from the back end");
-		on_backend_request();
+	for (i = 0; i < FRONT_RING_SIZE; i++) {
+		r->desc[i].addr = at + i * BUF_SIZE;
+		r->desc[i].len = BUF_SIZE;
+		r->desc[i].flags = index == 0 ? DESC_WRITE : 0;
+		r->avail[2 + i] = (uint16_t)i;
 	}
 }
 
@@ -254,46 +58,20 @@ start(const char *path, bool direct)
 {
 	uint32_t i;
 
-	accept_back_end(path);
-	negotiate();
-	memory_create();
+	front_open(&front, path, false, 0, MEM_SIZE);
 	for (i = 0; i < NR_QUEUES; i++)
 		queue_create(i);
-	for (i = 0; i < NR_QUEUES; i++)
-		set_state(SET_VRING_ENABLE, i, 1);
-	if ((protocol_features & 1ULL << PF_STATUS) != 0)
-		set_u64(SET_STATUS, 15, -1);
-	await_notifiers(direct);
-}
-
-static void
-doorbell(uint16_t index, bool direct)
-{
-	uint64_t one = 1;
-
-	if (direct)
-		*queues[index].doorbell = index;
-	else if (write(queues[index].kick, &one, sizeof(one)) != sizeof(one))
-		die("kick");
-}
-
-static void
-publish(struct queue *q, uint16_t count)
-{
-	q->avail_idx = (uint16_t)(q->avail_idx + count);
-	atomic_store_explicit((_Atomic uint16_t *)&q->avail[1], q->avail_idx, memory_order_release);
-	atomic_thread_fence(memory_order_seq_cst);
+	front_start(&front, direct);
 }
 
 static bool
-replied(const struct queue *q)
+replied(const struct vhost_ring *q)
 {
-	return atomic_load_explicit((_Atomic uint16_t *)&q->used[1], memory_order_acquire) !=
-	       q->last_used;
+	return front_used_idx(q) != q->last_used;
 }
 
 static void
-await_packet(struct queue *q, bool polled)
+await_packet(struct vhost_ring *q, bool polled)
 {
 	struct pollfd fd = {.fd = q->call, .events = POLLIN};
 	int64_t end = now_ns() + VHOST_TIMEOUT_MS * INT64_C(1000000);
@@ -321,20 +99,21 @@ await_packet(struct queue *q, bool polled)
 static int64_t
 round_trip(bool polled, bool direct, bool seen)
 {
-	struct queue *rx = &queues[0], *tx = &queues[1];
+	struct vhost_ring *rx = &front.rings[0], *tx = &front.rings[1];
 	int64_t begin = now_ns();
 
-	tx->desc[tx->avail_idx % RING_SIZE].len = NET_HDR_SIZE + 64;
-	publish(tx, 1);
+	tx->desc[tx->avail_idx % FRONT_RING_SIZE].len = NET_HDR_SIZE + 64;
+	front_publish(tx, 1);
 	if (direct || (tx->used[0] & USED_NO_NOTIFY) == 0)
-		doorbell(1, direct);
+		front_kick(&front.rings[1], 1, direct);
 	await_packet(seen ? tx : rx, polled);
 	begin = now_ns() - begin;
 	if (seen)
 		return begin;
-	rx->avail[2 + rx->avail_idx % RING_SIZE] = (uint16_t)(rx->avail_idx % RING_SIZE);
+	rx->avail[2 + rx->avail_idx % FRONT_RING_SIZE] =
+		(uint16_t)(rx->avail_idx % FRONT_RING_SIZE);
 	tx->last_used = tx->used[1];
-	publish(rx, 1);
+	front_publish(rx, 1);
 	return begin;
 }
 
@@ -374,10 +153,10 @@ measure_doorbells(long count, bool direct)
 	long i;
 
 	for (i = 0; i < 1000; i++)
-		doorbell(1, direct);
+		front_kick(&front.rings[1], 1, direct);
 	begin = now_ns();
 	for (i = 0; i < count; i++)
-		doorbell(1, direct);
+		front_kick(&front.rings[1], 1, direct);
 	begin = now_ns() - begin;
 	printf("{\"doorbells\": %ld, \"direct\": %s, \"mean_ns\": %.1f}\n", count,
 		direct ? "true" : "false", (double)begin / (double)count);
@@ -532,9 +311,9 @@ run(const char *path, long count, bool polled, bool direct, bool bells, bool see
 {
 	start(path, direct);
 	/* what went out is looked at later, and who polls wants no interrupts at all */
-	queues[1].avail[0] = AVAIL_NO_INTERRUPT;
-	queues[0].avail[0] = polled ? AVAIL_NO_INTERRUPT : 0;
-	publish(&queues[0], RING_SIZE - 1);
+	front.rings[1].avail[0] = AVAIL_NO_INTERRUPT;
+	front.rings[0].avail[0] = polled ? AVAIL_NO_INTERRUPT : 0;
+	front_publish(&front.rings[0], FRONT_RING_SIZE - 1);
 	printf("ready\n");
 	fflush(stdout);
 	if (pause && getchar() == EOF)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright (c) 2026 The vfe authors
-"""The front-end of scripts/bench migrate against each of its back ends: it does what it says."""
+"""The front-ends of scripts/bench migrate and blk: they do what they say."""
 
 import json
 import os
@@ -12,11 +12,12 @@ import time
 
 import pytest
 
-from peers import daemons
+from peers import blk, daemons
 
 BENCH = os.path.join(daemons.BUILD, 'test', 'bench')
 MIGRATE = os.path.join(BENCH, 'vhost-migrate')
 BARE = os.path.join(BENCH, 'vhost-bare')
+DISK = os.path.join(BENCH, 'vhost-blk')
 UUID = '6f8c0a11-2d4e-4c53-9f10-0123456789ab'
 VFS = 2
 PAIRS = 2
@@ -157,3 +158,83 @@ def test_senseless_commands_and_options_are_refused(front):
                           stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
                           timeout=TIMEOUT)
     assert done.returncode == 1 and b'no room' in done.stderr
+
+
+DISK_SIZE = 1 << 20
+
+
+@pytest.fixture
+def disk(work):
+    """A disk behind the service: path of its socket, of its image, and the controller."""
+    text = daemons.missing(DISK, daemons.CONTROLLER, daemons.SERVICE)
+    if text:
+        pytest.skip(text)
+    directory = tempfile.mkdtemp(prefix='d', dir=work)
+    path, image = (os.path.join(directory, name) for name in ('vhost', 'image'))
+    blk.make_image(image, DISK_SIZE)
+    controller = blk.BlkController(directory, [blk.file_bdev('disk', image)], ['disk'],
+                                   pf_bdev='disk', vfs=1)
+    service = daemons.Service(directory, controller.pci_dir)
+    service.pf_add(controller.PF)
+    service.vf_add(controller.vf(0), path)
+    yield path, image, controller
+    service.stop()
+    controller.stop()
+
+
+def transfers(controller, what):
+    return sum(queue[what] for queue in controller.ctrl()['queues'])
+
+
+def test_disk_is_written_and_read_as_told(disk):
+    path, image, controller = disk
+    for options, depth, queues, what in (
+            (['--write', '--sequential', '--block', '16384'], 3, 2, 'writes'),
+            ([], 1, 1, 'reads')):
+        with Program([DISK, '--socket', path, '--connect', '--wait', '--seconds', '0.3',
+                      '--warm-up', '0.05', '--depth', str(depth), '--queues', str(queues),
+                      *options]) as program:
+            assert program.line() == 'ready'
+            assert transfers(controller, what) == 0
+            program.tell('')
+            result = json.loads(program.line())
+            done = transfers(controller, what)
+            assert program.end() == 0
+        assert 0 < result['requests'] <= done
+        assert 0.3 <= result['seconds'] < TIMEOUT
+        assert result['iops'] == pytest.approx(result['requests'] / result['seconds'], rel=0.01)
+        # as many are under way as were wanted, but for what a busy machine cuts off at the end
+        assert result['mean_ns'] * result['iops'] / 1e9 > depth * queues / 3
+        assert 0 < result['median_ns'] <= result['p99_ns'] <= result['p999_ns'] <= \
+            result['max_ns'] * 1.01
+        assert 0 < result['interrupts'] and 0 < result['kicks'] <= result['requests'] + 1
+    # each request has bytes of its own; queues have begun in different places
+    with open(image, 'rb') as f:
+        for at in (0, DISK_SIZE // 2):
+            f.seek(at)
+            data = f.read(16384)
+            assert data == data[:1] * 16384 and 1 <= data[0] <= 3
+
+
+def test_disk_that_fails_ends_the_measurement(disk):
+    path, _, controller = disk
+    controller.inject('disk', 'fail')
+    done = subprocess.run([DISK, '--socket', path, '--connect', '--seconds', '0.1'],
+                          stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
+                          stdout=subprocess.DEVNULL, timeout=TIMEOUT)
+    assert done.returncode == 1 and b'a request failed' in done.stderr
+    done = subprocess.run([DISK, '--socket', path, '--connect', '--queues', '5'],
+                          stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
+                          stdout=subprocess.DEVNULL, timeout=TIMEOUT)
+    assert done.returncode == 1 and b'fewer queues' in done.stderr
+
+
+def test_disk_options_that_make_no_sense_are_refused():
+    if daemons.missing(DISK):
+        pytest.skip('not built')
+    for options in ([], ['--socket', 'x', '--depth', '0'], ['--socket', 'x', '--queues', '9'],
+                    ['--socket', 'x', '--block', '100'], ['--socket', 'x', '--seconds', '-1'],
+                    ['--socket', 'x', '--block', '1048576'], ['--socket', 'x', 'y']):
+        done = subprocess.run([DISK, *options], stdin=subprocess.DEVNULL, check=False,
+                              stderr=subprocess.PIPE, timeout=TIMEOUT)
+        assert done.returncode == 2, options

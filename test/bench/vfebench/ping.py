@@ -10,18 +10,20 @@ from vfetest.controller import BUILD
 
 from .sides import BACK_CPU, FRONT_CPU
 
-VHOST_PING = os.path.join(BUILD, 'test', 'bench', 'vhost-ping')
 LINE_TRIPS = 4000
 
 
 class Ping:
     """One run of vhost-ping. With a socket it is started in two steps."""
 
+    program = os.path.join(BUILD, 'test', 'bench', 'vhost-ping')
+    name = 'vhost-ping'
+
     def __init__(self, lab, options, path=None, report=None):
-        argv = [VHOST_PING, '--cpu', FRONT_CPU, *options]
+        argv = [self.program, '--cpu', FRONT_CPU, *options]
         if path is not None:
             argv += ['--socket', path, '--wait']
-        self._process = Process('vhost-ping', argv, lab.log('vhost-ping'), stdin=subprocess.PIPE)
+        self._process = Process(self.name, argv, lab.log(self.name), stdin=subprocess.PIPE)
         self.pid = self._process.pid
         if report is not None:
             report.command(self._process.argv)

@@ -57,7 +57,7 @@ class Report:
         self._rows.append({'name': name, 'unit': unit, 'values': values, **extra})
 
     def pairs(self, name, unit, pairs, more_is_better=True, text='', valid=True,
-              **extra):
+              width=15, **extra):
         """A row of ours against the peer's, measured in turns.
 
         Pairs whose CPUs moved in between are left out while enough others remain.
@@ -79,8 +79,8 @@ class Report:
         ours = statistics.median(p.ours.value for p in used)
         peer = statistics.median(p.peer.value for p in used)
         self.progress('')
-        self.say('  %-15s vfe %7.3f  peer %7.3f %-4s  ratio %5.2f (%.2f .. %.2f)  %-6s  %s'
-                 % (name, ours, peer, unit, ratio, low, high, verdict, text))
+        self.say('  %-*s vfe %7.3f  peer %7.3f %-4s  ratio %5.2f (%.2f .. %.2f)  %-6s  %s'
+                 % (width, name, ours, peer, unit, ratio, low, high, verdict, text))
         self._rows.append({
             'name': name, 'unit': unit, 'values': [p.ours.value for p in used],
             'peer_values': [p.peer.value for p in used], 'ratio': ratio,
@@ -88,6 +88,17 @@ class Report:
             'all_pairs': [{side: {'value': s.value, 'line_ns': s.lines, **s.extra}
                            for side, s in (('vfe', p.ours), ('peer', p.peer))} for p in pairs],
             **extra})
+
+    def verdicts(self):
+        """How many rows of ours are ahead of the peer's, and which are not."""
+        rows = [row for row in self._rows if 'verdict' in row]
+        left = {}
+        for row in rows:
+            left.setdefault(row['verdict'], []).append(row['name'])
+        ahead = len(left.pop('ahead', []))
+        self.title('%d of %d rows ahead' % (ahead, len(rows)))
+        for verdict, names in left.items():
+            self.note('%s: %s' % (verdict, '; '.join(names)), verdict_of_rows=verdict, names=names)
 
     def note(self, text, **values):
         """A row that is no distribution."""

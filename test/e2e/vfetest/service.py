@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 
-from . import rpc
 from .controller import BUILD
 from .guest import TOP
 from .process import Process
@@ -29,13 +28,13 @@ class VhostmgmtError(Exception):
 class Service:
     """dpdk-vfe-vdpa on the vfio-user sockets of a folder."""
 
-    def __init__(self, lab, dir=None, eal=(), options=(), cpus=None, netns=None):
+    def __init__(self, lab, dir=None, eal=(), options=(), cpus=None, netns=None, client=True):
         self._lab = lab
         self._netns = netns
         self._generation = 0
         self._cpus = cpus
         self._eal = list(eal)
-        self._options = list(options)
+        self._options = (['--client'] if client else []) + list(options)
         self.dir = dir or lab.path('pci')
         self.socket = lab.path('vhostd.sock')
         self.process = None
@@ -44,7 +43,7 @@ class Service:
         self._generation += 1
         argv = [PROGRAM, '-a', '0000:00:00.0', '--log-level=.,8', '--vfio-vf-token=' + VF_TOKEN,
                 '--no-huge', '-m', '64', '--file-prefix', self._lab.unique('vhostd'), *self._eal,
-                '--', '--client', '--vfio-user-dir', self.dir, '--rpc-socket', self.socket,
+                '--', '--vfio-user-dir', self.dir, '--rpc-socket', self.socket,
                 *self._options]
         self.process = Process('service', argv, self._lab.log('service-%d' % self._generation),
                                netns=self._netns, env=self._lab.env, cpus=self._cpus)
@@ -61,13 +60,6 @@ class Service:
         if done.returncode != 0:
             raise VhostmgmtError(argv, done.returncode, done.stdout, done.stderr)
         return json.loads(done.stdout)
-
-    def call(self, method, **params):
-        """A request to the management socket; returns the result."""
-        result = rpc.call(self.socket, method, params)
-        if result.get('errno'):
-            raise RuntimeError('%s %s: %s' % (method, params, result))
-        return result
 
     def add_pf(self, bdf):
         return self.vhostmgmt('mgmtpf', '-a', bdf)
