@@ -55,6 +55,7 @@ serve(struct ev_loop *loop, const struct options *opts, struct vfe_error *err)
 		.vfio_user_dir = opts->vfio_user_dir,
 		.dirty_mode = opts->dirty_mode,
 		.on_lost = recover_on_lost,
+		.on_refreshed = rpc_on_refreshed,
 	};
 	struct watches *watches;
 	struct jobs *jobs;

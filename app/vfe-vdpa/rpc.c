@@ -117,6 +117,7 @@ rpc_create(const struct rpc_cfg *cfg, struct rpc **ret, struct vfe_error *err)
 		free(rpc);
 		return rc;
 	}
+	rpc_info_init(cfg->loop);
 	*ret = rpc;
 	return 0;
 }
@@ -127,5 +128,6 @@ rpc_destroy(struct rpc *rpc)
 	if (rpc == NULL)
 		return;
 	vfe_jsonrpc_server_destroy(rpc->server);
+	rpc_info_fini();
 	free(rpc);
 }

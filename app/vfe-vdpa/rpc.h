@@ -4,8 +4,9 @@
  * Management interface of the service: JSON-RPC methods version, mgmtpf and vf.
  *
  * What takes time (add, remove, debug) runs on the provisioning thread and is answered when it is
- * done; list, info and version are answered at once. Results carry errno (0, or the negative of
- * enum vfe_vdpa_code) and errstr; malformed calls get JSON-RPC error objects.
+ * done; list and version are answered at once, and so is info, unless it is about a parked VF,
+ * whose configuration is read then. Results carry errno (0, or the negative of enum vfe_vdpa_code)
+ * and errstr; malformed calls get JSON-RPC error objects.
  */
 
 #ifndef RPC_H
@@ -31,6 +32,9 @@ int rpc_create(const struct rpc_cfg *cfg, struct rpc **ret, struct vfe_error *er
 
 /* Stop listening. Calls that run are finished, their answers dropped. */
 void rpc_destroy(struct rpc *rpc);
+
+/* For struct vfe_vdpa_cfg; on any thread, between rpc_create() and the end of the loop. */
+void rpc_on_refreshed(void *ctx);
 
 /* --- private to rpc*.c --- */
 
@@ -58,6 +62,19 @@ struct rpc {
 
 void rpc_mgmtpf(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx);
 void rpc_vf(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx);
+
+/* Answer with the record of a VF, a parked one's when its configuration has been read. */
+void rpc_info(struct vfe_jsonrpc_request *req, const struct vfe_bdf *bdf);
+
+/*
+ * The record of a VF as it is known now, a new reference; NULL = there is no such VF.
+ * *@ret_refreshing (may be NULL) = its configuration is being read.
+ */
+json_t *rpc_info_record(const struct vfe_bdf *bdf, bool *ret_refreshing);
+
+/* Around all calls; fini answers what still waits. */
+void rpc_info_init(struct ev_loop *loop);
+void rpc_info_fini(void);
 
 /* Copy @proto and post it; takes the request over. */
 void rpc_call_post(struct rpc *rpc, const struct rpc_call *proto);

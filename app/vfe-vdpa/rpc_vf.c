@@ -80,41 +80,6 @@ vf_debug_answer(const struct rpc_call *call)
 
 /* --- at once --- */
 
-static json_t *
-vf_record_get(const struct vfe_bdf *bdf)
-{
-	struct vfe_vdpa_vf_info *info = malloc(sizeof(*info));
-	char path[PORT_PATH_SIZE] = "";
-	json_t *record = NULL;
-
-	if (info != NULL && vfe_vdpa_vf_info(bdf, info) == 0) {
-		port_info(bdf, path);
-		record = rpc_vf_record(info, path);
-	}
-	free(info);
-	return record;
-}
-
-static void
-vf_info(struct vfe_jsonrpc_request *req, const struct vfe_bdf *bdf)
-{
-	json_t *record = vf_record_get(bdf);
-	char name[VFE_BDF_STR_SIZE];
-	char text[128];
-	json_t *result;
-
-	if (record == NULL) {
-		vfe_str_format(text, sizeof(text),
-			"%s: no such VF is managed; add it with vhostmgmt vf -a",
-			vfe_bdf_format(bdf, name));
-		vfe_jsonrpc_reply(req, rpc_result(VFE_VDPA_NO_VF_DEVICE, text));
-		return;
-	}
-	result = rpc_result(VFE_VDPA_OK, "Success");
-	json_object_set_new(result, "device", record);
-	vfe_jsonrpc_reply(req, result);
-}
-
 static void
 vf_list(struct vfe_jsonrpc_request *req, const struct vfe_bdf *pf)
 {
@@ -140,7 +105,7 @@ vf_list(struct vfe_jsonrpc_request *req, const struct vfe_bdf *pf)
 	}
 	devices = json_array();
 	for (i = 0; i < n; i++) {
-		json_t *record = vf_record_get(&bdfs[i]);
+		json_t *record = rpc_info_record(&bdfs[i], NULL);
 
 		if (record != NULL) /* else removed meanwhile */
 			json_array_append_new(devices, record);
@@ -274,7 +239,7 @@ rpc_vf(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx)
 	if (rpc_bdf(req, p.vfdev, VFE_VDPA_NO_VF_NAME, &call.bdf) < 0)
 		return;
 	if (p.info)
-		vf_info(req, &call.bdf);
+		rpc_info(req, &call.bdf);
 	else
 		vf_call_post(req, &p, &call, ctx);
 }

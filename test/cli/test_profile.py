@@ -253,7 +253,7 @@ def embedded(interface=MAC, text=profile().decode()):
 
 @pytest.fixture
 def host(server):
-    """Answers like a service with one VF; the record can be changed."""
+    """Answers like a service with one VF; the record can be changed. A list has an old MAC."""
     vf = record()
 
     def answer(request):
@@ -261,7 +261,9 @@ def host(server):
         if request['method'] == 'mgmtpf':
             value = {'errno': 0, 'devices': [{'pf': '0000:af:00.2'}]}
         elif params.get('mgmtpf') == '0000:af:00.2':
-            value = {'errno': 0, 'devices': [vf]}
+            value = {'errno': 0, 'devices': [dict(vf, mac='02:00:00:00:00:00')]}
+        elif params == {'info': True, 'vfdev': VF}:
+            value = {'errno': 0, 'device': vf}
         else:
             return error(-32602, 'bad')(request)
         return result(value)(request)

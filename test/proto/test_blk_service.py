@@ -336,6 +336,7 @@ def test_reads_outside_the_configuration_space(host, offset, size):
 def test_writes_that_are_refused(host, offset, data, flags, size):
     with host.disk() as disk:
         disk.start()
+        host.wait_state('running')      # which clears the last error
         assert disk.set_config(offset, data, flags, size) != 0
         assert disk.get_config(WCE_AT, 1) == b'\1'
         assert host.info()['last_error']

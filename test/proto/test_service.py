@@ -4,6 +4,7 @@
 
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import tempfile
@@ -51,6 +52,43 @@ def test_lists_and_info(svc):
     assert 'VIRTIO_NET_F_MAC' in features.values()
     other = svc.service.vf_info(svc.controller.vf(1))
     assert other['configured'] is False and other['mac'] != info['mac']
+
+
+def test_changes_on_the_dpu_while_nobody_uses_the_vf(svc):
+    """No interrupt tells of them: whoever asks gets what is there now."""
+    bdf = svc.controller.vf(1)
+    before = svc.service.vf_info(bdf)
+
+    def modify(**device):
+        svc.controller.rpc('modify', {'pf': 0, 'vf': 1, 'device': device})
+        info = svc.service.vf_info(bdf)
+        assert info['state'] == 'parked' and not info['last_error']
+        return info
+
+    info = modify(mac='02:00:00:00:47:11', mtu=1400, link=False)
+    assert info['mac'].lower() == '02:00:00:00:47:11' and info['mtu'] == '1400'
+    assert info['link_up'] is False
+    with svc.front_end(1) as guest:          # frozen, for a guest that has gone
+        guest.start()
+    while svc.service.vf_info(bdf)['state'] != 'parked':
+        time.sleep(0.01)
+    info = modify(mac=before['mac'], mtu=1500, link=True)
+    assert {k: info[k] for k in ('mac', 'mtu', 'link_up')} == \
+        {k: before[k] for k in ('mac', 'mtu', 'link_up')}
+
+
+def test_a_device_that_does_not_answer_delays_its_own_record_only(svc):
+    bdf = svc.controller.vf(1)
+    os.kill(svc.controller.pid, signal.SIGSTOP)
+    try:
+        begin = time.monotonic()
+        svc.service.rpc('version', {})
+        info = svc.service.vf_info(bdf)
+        took = time.monotonic() - begin
+    finally:
+        os.kill(svc.controller.pid, signal.SIGCONT)
+    assert info['state'] == 'parked' and 0.9 < took < 4 * daemons.SLOW
+    assert svc.service.vf_info(bdf)['mac'] == info['mac']
 
 
 def test_vfs_are_created_for_functions_of_the_kernel_only(svc):

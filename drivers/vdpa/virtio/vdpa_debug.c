@@ -87,6 +87,7 @@ debug_status(struct vdpa_vf *vf, unsigned int operation, struct vfe_vdpa_error *
 	struct hold_call hold = {.vf = vf};
 	int ret;
 
+	vdpa_vf_look_wait(vf);
 	vdpa_reactor_call(call_hold, &hold);
 	if (!hold.held)
 		ret = vfe_error_set(&err->err, -EBUSY,

@@ -321,6 +321,7 @@ info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 	ret->lost = vf->lost;
 	ret->connected = vf->vid >= 0;
 	ret->configured = vdpa_vf_runs_locked(vf);
+	ret->refreshing = vf->config_asked;
 	ret->msix_num = vf->vdev.num_vectors;
 	ret->queue_num = vf->nr_queues;
 	ret->queue_size = vf->queues[0].max_size;
@@ -354,6 +355,30 @@ vfe_vdpa_vf_info(const struct vfe_bdf *bdf, struct vfe_vdpa_vf_info *ret)
 	}
 	pthread_mutex_unlock(&registry.lock);
 	return vf != NULL ? 0 : -ENODEV;
+}
+
+int
+vfe_vdpa_vf_refresh(const struct vfe_bdf *bdf)
+{
+	struct vdpa_vf *vf;
+	int ret = -ENODEV;
+
+	pthread_mutex_lock(&registry.lock);
+	vf = vf_find_locked(bdf);
+	if (vf != NULL) {
+		pthread_mutex_lock(&vf->lock);
+		ret = vf->lost || vf->guest_blob || vdpa_vf_runs_locked(vf) ? 1 : 0;
+		if (ret == 0) {
+			vf->config_stale = true;
+			vf->config_asked = true;
+		}
+		pthread_mutex_unlock(&vf->lock);
+		/* it cannot go away before the registry has forgotten it */
+		if (ret == 0)
+			vdpa_vf_post(vf);
+	}
+	pthread_mutex_unlock(&registry.lock);
+	return ret;
 }
 
 /* --- reattach --- */
@@ -397,6 +422,7 @@ vfe_vdpa_init(const struct vfe_vdpa_cfg *cfg, struct vfe_error *err)
 		return vfe_error_set(
 			err, -EINVAL, "unknown mode of dirty tracking \"%s\"", cfg->dirty_mode);
 	vdpa_globals.on_lost = cfg->on_lost;
+	vdpa_globals.on_refreshed = cfg->on_refreshed;
 	vdpa_globals.ctx = cfg->ctx;
 	ret = vdpa_loop_start(err);
 	if (ret < 0)
@@ -424,6 +450,7 @@ vfe_vdpa_fini(void)
 
 	/* reattaching is over: nobody needs to know */
 	vdpa_globals.on_lost = NULL;
+	vdpa_globals.on_refreshed = NULL;
 	vdpa_vf_for_each(begin_removal, NULL);
 	while ((vf = vdpa_vf_first(NULL)) != NULL)
 		vdpa_vf_remove_now(vf);

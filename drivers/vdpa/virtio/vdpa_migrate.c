@@ -12,6 +12,7 @@
  *	FROZEN -> PREPARE -> RESTORE -> TRACK -> UNQUIESCE -> START -> RUNNING
  *	RUNNING -> QUIESCE ...                (suspend, and the first half of a reconfiguration)
  *	FROZEN -> PARK -> CLEAN -> FROZEN     (the front-end has gone)
+ *	FROZEN -> LOOK -> FROZEN              (parked: no interrupt tells of configuration changes)
  *	any failure -> RESET -> IDLE          (the VF's own registers, when the PF cannot help)
  *
  * Device states: doc/admin-protocol.md; status commands go through QUIESCED in both directions.
@@ -49,6 +50,7 @@ static int enter_tend(struct vdpa_vf *vf);
 static int enter_track(struct vdpa_vf *vf);
 static int enter_flush(struct vdpa_vf *vf);
 static int enter_reset(struct vdpa_vf *vf);
+static int enter_look(struct vdpa_vf *vf);
 
 /* clang-format off */
 static const struct step steps[VDPA_S_NR] = {
@@ -74,15 +76,24 @@ static const struct step steps[VDPA_S_NR] = {
 	[VDPA_S_TRACK_RUN] =	{"running",	enter_track,	VDPA_S_RUNNING,	VDPA_S_RUNNING,	false,	false},
 	[VDPA_S_TEND] =		{"running",	enter_tend,	VDPA_S_RUNNING,	VDPA_S_RUNNING,	false,	false},
 	[VDPA_S_RESET] =	{"resetting",	enter_reset,	VDPA_S_IDLE,	VDPA_S_LOST,	false,	false},
+	[VDPA_S_LOOK] =		{"refreshing",	enter_look,	VDPA_S_FROZEN,	VDPA_S_FROZEN,	true,	false},
+	[VDPA_S_LOOK_IDLE] =	{"refreshing",	enter_look,	VDPA_S_IDLE,	VDPA_S_IDLE,	true,	false},
 };
 /* clang-format on */
+
+static bool
+is_look(enum vdpa_state state)
+{
+	return state == VDPA_S_LOOK || state == VDPA_S_LOOK_IDLE;
+}
 
 const char *
 vdpa_state_name(const struct vdpa_vf *vf)
 {
 	if (vf->lost)
 		return "lost";
-	if (vf->state == VDPA_S_IDLE || (vf->state == VDPA_S_FROZEN && !vf->guest_blob))
+	if (vf->state == VDPA_S_IDLE || is_look(vf->state) ||
+		(vf->state == VDPA_S_FROZEN && !vf->guest_blob))
 		return "parked";
 	return steps[vf->state].name;
 }
@@ -236,6 +247,10 @@ job_run(struct vdpa_work *work)
 	case VDPA_S_TEND:
 		vf->job_status = vdpa_vf_tend(vf, &vf->job_err);
 		break;
+	case VDPA_S_LOOK:
+	case VDPA_S_LOOK_IDLE:
+		vf->job_status = vdpa_vf_look(vf, &vf->job_err);
+		break;
 	case VDPA_S_RESET:
 		vf->job_status = vfe_virtio_reset(&vf->vdev, deadline, NULL, &vf->job_err);
 		if (vf->job_status == 0)
@@ -303,6 +318,12 @@ enter_reset(struct vdpa_vf *vf)
 	return job_post(vf);
 }
 
+static int
+enter_look(struct vdpa_vf *vf)
+{
+	return job_post(vf);
+}
+
 /* --- decisions --- */
 
 static enum goal
@@ -325,6 +346,16 @@ freezes_early_locked(const struct vdpa_vf *vf, enum goal goal)
 	return goal == GOAL_STOP && vf->vid >= 0 && !vf->suspend && vf->failed_seq != vf->seq;
 }
 
+/* A stopped VF that is not to run, at @rest: what is left to do. */
+static enum vdpa_state
+leftover_locked(
+	const struct vdpa_vf *vf, enum vdpa_state clean, enum vdpa_state look, enum vdpa_state rest)
+{
+	if (vf->needs_clean)
+		return clean;
+	return vf->config_stale && !vf->guest_blob ? look : rest;
+}
+
 /* The arc to take from a stable state, or that state itself. */
 static enum vdpa_state
 next_locked(const struct vdpa_vf *vf)
@@ -339,7 +370,7 @@ next_locked(const struct vdpa_vf *vf)
 			return VDPA_S_FLUSH_IDLE;
 		if (!pf_lost && (goal == GOAL_RUN || freezes_early_locked(vf, goal)))
 			return VDPA_S_QUIESCE;
-		return vf->needs_clean ? VDPA_S_CLEAN_IDLE : VDPA_S_IDLE;
+		return leftover_locked(vf, VDPA_S_CLEAN_IDLE, VDPA_S_LOOK_IDLE, VDPA_S_IDLE);
 	case VDPA_S_FROZEN:
 		if (vdpa_dirty_flush_due_locked(vf))
 			return VDPA_S_FLUSH;
@@ -347,7 +378,7 @@ next_locked(const struct vdpa_vf *vf)
 			return VDPA_S_PREPARE;
 		if (goal == GOAL_PARK && vf->guest_blob)
 			return VDPA_S_PARK;
-		return vf->needs_clean ? VDPA_S_CLEAN : VDPA_S_FROZEN;
+		return leftover_locked(vf, VDPA_S_CLEAN, VDPA_S_LOOK, VDPA_S_FROZEN);
 	case VDPA_S_RUNNING:
 		if (goal != GOAL_RUN)
 			return VDPA_S_QUIESCE;
@@ -412,7 +443,7 @@ machine_done(struct vdpa_vf *vf, int status, const char *why)
 		return;
 	}
 	pthread_mutex_lock(&vf->lock);
-	if (status < 0 && from != VDPA_S_TEND)
+	if (status < 0 && from != VDPA_S_TEND && !is_look(from))
 		start_failed_locked(vf, why);
 	if (status == 0 && step->abortable &&
 		(goal_locked(vf) != GOAL_RUN || vf->applied_seq != vf->seq))
@@ -462,6 +493,20 @@ machine_become_lost(struct vdpa_vf *vf)
 		vdpa_globals.on_lost(vdpa_globals.ctx, &vf->bdf, why);
 }
 
+/* Nothing is under way any more: who has asked for the configuration gets what is there. */
+static void
+machine_rests(struct vdpa_vf *vf)
+{
+	bool asked;
+
+	pthread_mutex_lock(&vf->lock);
+	asked = vf->config_asked;
+	vf->config_asked = false;
+	pthread_mutex_unlock(&vf->lock);
+	if (asked && vdpa_globals.on_refreshed != NULL)
+		vdpa_globals.on_refreshed(vdpa_globals.ctx);
+}
+
 static void
 machine_run(struct vdpa_vf *vf)
 {
@@ -498,6 +543,8 @@ machine_run(struct vdpa_vf *vf)
 	}
 	vdpa_vf_relay_sync(vf);
 	vdpa_slave_sync(vf);
+	if (!in_flight(vf))
+		machine_rests(vf);
 }
 
 void
@@ -577,6 +624,15 @@ vdpa_vf_release(struct vdpa_vf *vf)
 	state_set_locked(vf, VDPA_S_IDLE);
 	pthread_mutex_unlock(&vf->lock);
 	machine_run(vf);
+}
+
+void
+vdpa_vf_look_wait(struct vdpa_vf *vf)
+{
+	pthread_mutex_lock(&vf->lock);
+	while (is_look(vf->state))
+		pthread_cond_wait(&vf->changed, &vf->lock);
+	pthread_mutex_unlock(&vf->lock);
 }
 
 void

@@ -189,6 +189,8 @@ enum vdpa_state {
 	VDPA_S_TRACK_RUN,  /* dirty page tracking changes while running */
 	VDPA_S_TEND,       /* job while running: eventfds, configuration space */
 	VDPA_S_RESET,      /* job: stop by its own registers */
+	VDPA_S_LOOK,       /* job while parked: read the configuration space */
+	VDPA_S_LOOK_IDLE,  /* the same for a VF that has been reset */
 	VDPA_S_NR,
 };
 
@@ -251,6 +253,7 @@ struct vdpa_vf {
 	bool drop_slave;   /* front-end has gone */
 	uint64_t tend_seq; /* counts changes of eventfds and of config_stale */
 	bool config_stale; /* the device's configuration is to be read */
+	bool config_asked; /* and somebody wants to know when that is done */
 	struct vdpa_writeback {
 		bool set;   /* by the guest */
 		bool stale; /* and not told to the device */
@@ -337,6 +340,7 @@ struct vdpa_globals {
 	} ms;
 	enum vdpa_dirty_mode dirty_mode; /* AUTO, or the only one allowed */
 	void (*on_lost)(void *ctx, const struct vfe_bdf *bdf, const char *why);
+	void (*on_refreshed)(void *ctx);
 	void *ctx;
 };
 extern struct vdpa_globals vdpa_globals;
@@ -391,6 +395,7 @@ const char *vdpa_state_name(const struct vdpa_vf *vf);
  */
 bool vdpa_vf_hold(struct vdpa_vf *vf);
 void vdpa_vf_release(struct vdpa_vf *vf);
+void vdpa_vf_look_wait(struct vdpa_vf *vf); /* provisioning thread: it is not being read now */
 
 /* vdpa_suspend.c; vhost thread, but for check */
 /*
@@ -417,6 +422,7 @@ void vdpa_transit_rest_locked(struct vdpa_vf *vf); /* no step is to be taken now
 int vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err); /* blob to restore is vf->blob */
 int vdpa_vf_clean(struct vdpa_vf *vf, struct vfe_error *err);
 int vdpa_vf_tend(struct vdpa_vf *vf, struct vfe_error *err);
+int vdpa_vf_look(struct vdpa_vf *vf, struct vfe_error *err);
 void vdpa_vf_blob_parked(struct vdpa_vf *vf); /* reactor, no job in flight */
 void vdpa_vf_kick_all(struct vdpa_vf *vf);    /* doorbells and call eventfds, once each */
 bool vdpa_ring_started(const struct vdpa_ring *ring);

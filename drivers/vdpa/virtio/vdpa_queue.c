@@ -416,6 +416,16 @@ vdpa_vf_tend(struct vdpa_vf *vf, struct vfe_error *err)
 	return rc;
 }
 
+/* The configuration of a VF that nobody uses. */
+int
+vdpa_vf_look(struct vdpa_vf *vf, struct vfe_error *err)
+{
+	pthread_mutex_lock(&vf->lock);
+	vf->config_stale = false;
+	pthread_mutex_unlock(&vf->lock);
+	return config_refresh(vf, err);
+}
+
 /* The front-end has gone and the device is stopped: leave nothing of the guest behind. */
 int
 vdpa_vf_clean(struct vdpa_vf *vf, struct vfe_error *err)

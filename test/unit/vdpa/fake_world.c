@@ -1434,9 +1434,23 @@ on_lost(void *ctx, const struct vfe_bdf *bdf, const char *why)
 }
 
 static void
+on_refreshed(void *ctx)
+{
+	(void)ctx;
+	pthread_mutex_lock(&world.lock);
+	world.refreshes++;
+	pthread_cond_broadcast(&world.cond);
+	pthread_mutex_unlock(&world.lock);
+}
+
+static void
 world_start(void)
 {
-	struct vfe_vdpa_cfg cfg = {.vfio_user_dir = "/nowhere", .on_lost = on_lost};
+	struct vfe_vdpa_cfg cfg = {
+		.vfio_user_dir = "/nowhere",
+		.on_lost = on_lost,
+		.on_refreshed = on_refreshed,
+	};
 	unsigned int i;
 
 	rte_log_set_global_level(RTE_LOG_EMERG);
@@ -1452,6 +1466,7 @@ world_start(void)
 	world.mac_last = 1;
 	world.link_status = VFE_NET_S_LINK_UP;
 	world.lost_calls = 0;
+	world.refreshes = 0;
 	world.maps = 0;
 	world.unmaps = 0;
 	world.kernel = false;

@@ -129,6 +129,7 @@ struct fake_world {
 
 	unsigned int lost_calls;
 	char lost_name[VFE_BDF_STR_SIZE];
+	unsigned int refreshes; /* calls of on_refreshed() */
 };
 extern struct fake_world world;
 

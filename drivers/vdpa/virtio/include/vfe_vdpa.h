@@ -95,6 +95,12 @@ struct vfe_vdpa_cfg {
 	 * from the provisioning thread when the device is there again.
 	 */
 	void (*on_lost)(void *ctx, const struct vfe_bdf *bdf, const char *why);
+
+	/*
+	 * A refresh of some VF has ended; vfe_vdpa_vf_info tells which ones have not. Called on
+	 * the reactor thread; must not block. NULL = nobody wants to know.
+	 */
+	void (*on_refreshed)(void *ctx);
 	void *ctx;
 };
 
@@ -222,6 +228,7 @@ struct vfe_vdpa_vf_info {
 	char last_error[256]; /* "" when none */
 	bool connected;       /* front-end there */
 	bool configured;      /* running for a guest */
+	bool refreshing;      /* vfe_vdpa_vf_refresh() has not ended */
 	char state[16];       /* "parked", "running", "suspended", "lost" ... */
 	uint32_t msix_num;
 	uint16_t queue_num; /* data queues */
@@ -254,6 +261,15 @@ ssize_t vfe_vdpa_vf_list(const struct vfe_bdf *pf, struct vfe_bdf *ret, size_t m
 
 /* 0 or -ENODEV. */
 int vfe_vdpa_vf_info(const struct vfe_bdf *bdf, struct vfe_vdpa_vf_info *ret);
+
+/*
+ * Have the configuration space (MAC address, MTU, link, capacity) of a parked VF read: nothing
+ * tells of changes then. Any thread, does not wait. Returns 0 when on_refreshed() will tell the
+ * end, whether the device has answered or not; 1 when there is nothing to be read, because the VF
+ * is lost or has a guest, for which changes are followed; -ENODEV. It does not end while a test
+ * operation holds the VF, or with a removal.
+ */
+int vfe_vdpa_vf_refresh(const struct vfe_bdf *bdf);
 
 /*
  * Test operations of `vhostmgmt vf -d`: 1 running, 2 quiesced, 3 freeze (-EBUSY unless the VF is
