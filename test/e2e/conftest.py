@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from vfetest import Lab, Pair, Stack
+from vfetest.disk import make_image
 from vfetest.guest import TOP
 from vfetest.scribble import SCRIBBLE_VF
 
@@ -91,6 +92,22 @@ def pair(request):
         elif not left:
             the_lab.remove()
     assert not left, 'left behind: ' + ', '.join(left)
+
+
+@pytest.fixture
+def make_stack(lab):
+    """The whole product with disks, one for each dictionary of options, and their VFs added."""
+    def make(*disks, client=True):
+        for index, disk in enumerate(disks):
+            disk.setdefault('image', lab.path('disk%d.img' % index))
+            if not os.path.exists(disk['image']):
+                make_image(disk['image'])
+        the_stack = Stack(lab, client=client, vfs=1, disks=disks)
+        the_stack.start()
+        for index in range(len(disks)):
+            the_stack.add_disk(index)
+        return the_stack
+    return make
 
 
 @pytest.fixture

@@ -53,14 +53,17 @@ class Guest(Linux):
     initrd = os.path.join(IMAGE, 'initramfs')
     cmdline = 'console=ttyS0 quiet loglevel=4 panic=-1'
 
-    def __init__(self, name, logdir, nics=(), cpus=1, mem=256, machine='q35', extra=()):
+    def __init__(self, name, logdir, nics=(), cpus=1, mem=256, machine='q35', extra=(),
+                 disks=(), cmdline=''):
         self.name = name
         self.nics = list(nics)
+        self.disks = list(disks)
         self._logdir = logdir
         self._cpus = cpus
         self._mem = mem
         self._machine = machine
         self._extra = list(extra)
+        self.cmdline = (type(self).cmdline + ' ' + cmdline).strip()
         self._generation = 0
         self._boot_id = None
         self.process = None
@@ -79,6 +82,8 @@ class Guest(Linux):
                 '-chardev', 'socket,id=qmp,fd=%d' % qmp_fd, '-mon', 'chardev=qmp,mode=control']
         for index, nic in enumerate(self.nics):
             argv += nic.argv(index)
+        for disk in self.disks:
+            argv += disk.argv()
         return argv + self._extra
 
     def launch(self):
@@ -147,10 +152,10 @@ class Guest(Linux):
         self.process.close()
         for s in self._sockets:
             s.close()
-        for nic in self.nics:
+        for device in self.nics + self.disks:
             # a QEMU that is killed leaves the sockets on which it listened
-            if nic.server and os.path.exists(nic.path):
-                os.unlink(nic.path)
+            if device.server and os.path.exists(device.path):
+                os.unlink(device.path)
         self.process = None
 
 

@@ -8,6 +8,7 @@ import socket
 import threading
 
 from .agent import CommandFailed
+from .disk import serial
 
 COPY_BLOCK = 1 << 20
 
@@ -34,6 +35,11 @@ class Linux:
         """The guest's name of a NIC, found by its MAC address."""
         return self.run("grep -il '^%s$' /sys/class/net/*/address | cut -d/ -f5"
                         % self.nics[index].mac).strip()
+
+    def block_device(self, vf=0):
+        """The guest's block device on the disk of a VF, found by its serial number."""
+        return '/dev/' + self.run("grep -lx '%s' /sys/block/*/serial | cut -d/ -f4"
+                                  % serial(vf)).strip()
 
     def configure(self, address, index=0):
         """Give a NIC an address with prefix length and bring it up."""

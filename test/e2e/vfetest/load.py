@@ -4,6 +4,7 @@
 import os
 import re
 import signal
+import time
 
 from .guest import IMAGE
 from .process import Process
@@ -38,11 +39,18 @@ class Background:
         self._guest.run('for i in $(seq %d); do grep -q "%s" %s && exit; sleep 0.1; done; cat %s; '
                         'exit 1' % (timeout * 10, text, self._file, self._file), timeout + 10)
 
+    def output(self):
+        return self._guest.run('cat ' + self._file)
+
+    def last_line(self, text):
+        """The last line with the text; empty if there is none."""
+        return self._guest.run('grep "%s" %s | tail -n 1' % (text, self._file)).strip()
+
     def stop(self, timeout=60):
         """End it by SIGTERM; returns (status, output)."""
         self._guest.run('kill $(cat %s) 2>/dev/null' % self._pid, check=False)
         self.wait_line('^status=', timeout)
-        output = self._guest.run('cat ' + self._file)
+        output = self.output()
         return int(re.search(r'^status=(\d+)$', output, re.M).group(1)), output
 
 
@@ -141,3 +149,66 @@ class Ping:
         pauses = [b - a for a, b in zip(self.times, self.times[1:])]
         self.gap_ms = 1000 * max(pauses, default=0)
         return self.gap_ms
+
+
+class DiskLoad:
+    """blkverify in a guest: random writes and reads of a disk, up to threads at a time.
+
+    Nothing may fail unless the test says so when it ends the load.
+    """
+
+    def __init__(self, guest, vf=0, key=1, threads=8):
+        self.name = 'blkverify'
+        self._guest = guest
+        self._inside = Background(guest, 'blkverify-%d' % vf, 'blkverify run %s %d %d'
+                                  % (guest.block_device(vf), key, threads))
+        self._inside.wait_line('^running')
+        self.sums = {}
+
+    def progress(self):
+        """The sums of the last second."""
+        return _sums(self._inside.last_line('^at '))
+
+    def wait_more(self, writes=100, timeout=60):
+        """Wait until the disk has taken that many writes more, the last of them now."""
+        goal = self.progress().get('writes', 0) + writes
+        self.wait(lambda sums: sums.get('writes', 0) >= goal, timeout)
+
+    def wait(self, done, timeout=60):
+        end = time.monotonic() + timeout
+        while True:
+            sums = self.progress()
+            if done(sums):
+                return sums
+            if time.monotonic() >= end:
+                raise LoadError('blkverify stands at %r:\n%s' % (sums, self._inside.output()))
+            time.sleep(0.2)
+
+    def stop(self, errors=False, timeout=120):
+        """End it and verify all that it wrote; returns the longest pause in milliseconds."""
+        status, output = self._inside.stop(timeout)
+        self.sums = _sums(output)
+        if status != 0 or not re.search(r' bad=0 .*end$', output, re.M):
+            raise LoadError('the disk is corrupt:\n' + output)
+        if bool(self.sums['errors']) != errors:
+            raise LoadError('failed requests:\n' + output)
+        if min(self.sums[k] for k in ('writes', 'reads', 'flushes')) < 1:
+            raise LoadError('too little for a test:\n' + output)
+        return self.sums['gap_ms']
+
+
+def _sums(text):
+    """The numbers of the last line that has some."""
+    found = {}
+    for line in text.split('\n'):
+        if ' bad=' in line:
+            found = {k: int(v) for k, v in re.findall(r'(\w+)=(\d+)', line)}
+    return found
+
+
+def check_disk(guest, vf=0, key=1):
+    """Every sector is one that a load wrote with the key, as a whole; returns how many are."""
+    status, output = guest.agent.run('blkverify check %s %d' % (guest.block_device(vf), key), 120)
+    if status != 0 or ' errors=0 ' not in output:
+        raise LoadError('the disk is corrupt:\n' + output)
+    return _sums(output)['sectors']

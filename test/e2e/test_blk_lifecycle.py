@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Copyright (c) 2026 The vfe authors
+"""QEMU, service and controller come and go below a disk that is written: nothing is lost."""
+import pytest
+
+from vfetest.load import DiskLoad, check_disk
+
+WRITES = 200
+ROLES = pytest.mark.parametrize('client', [True, False], ids=['qemu-listens', 'service-listens'])
+
+
+def finish(guest, load, note):
+    load.wait_more(WRITES)
+    note('longest pause %d ms, %d writes' % (load.stop(), load.sums['writes']))
+    guest.check_kernel()
+
+
+@ROLES
+def test_qemu_is_killed_and_started_again(make_stack, client):
+    stack = make_stack({}, {}, client=client)
+    guest = stack.disk_guest(0, 1)
+    disk = guest.block_device(1)
+    guest.run('/sbin/mke2fs -q -t ext4 %s && mkdir /mnt && mount -t ext4 %s /mnt && '
+              'head -c 4000000 /dev/urandom >/mnt/file && sync' % (disk, disk), 60)
+    digest = guest.run('sha256sum /mnt/file')
+    load = DiskLoad(guest)
+    guest.run('(while :; do cp /mnt/file /mnt/other; done) >/dev/null 2>&1 &')
+    load.wait_more(WRITES)
+    guest.kill()
+    guest.boot()
+    assert check_disk(guest) > WRITES
+    guest.run('mkdir /mnt && mount -t ext4 %s /mnt' % guest.block_device(1))
+    assert guest.run('sha256sum /mnt/file') == digest
+    guest.check_kernel()
+
+
+@pytest.mark.parametrize('how, client', [('stop', True), ('kill', True), ('kill', False)])
+def test_service_restarts_under_load(make_stack, note, how, client):
+    stack = make_stack({}, client=client)
+    guest = stack.disk_guest()
+    load = DiskLoad(guest)
+    for _ in range(2):
+        load.wait_more(WRITES)
+        getattr(stack.service, how)()
+        stack.start_service()
+        stack.add_disk()
+    finish(guest, load, note)
+
+
+@ROLES
+def test_vf_is_removed_and_added_under_load(make_stack, note, client):
+    stack = make_stack({}, client=client)
+    guest = stack.disk_guest()
+    load = DiskLoad(guest)
+    for _ in range(2):
+        load.wait_more(WRITES)
+        stack.remove_disk()
+        stack.add_disk()
+    finish(guest, load, note)
+
+
+@pytest.mark.parametrize('how', ['stop', 'kill'])
+def test_controller_restarts_under_load(make_stack, note, how):
+    stack = make_stack({'force_in_order': True})
+    guest = stack.disk_guest()
+    load = DiskLoad(guest)
+    for _ in range(2):
+        load.wait_more(WRITES)
+        getattr(stack.controller, how)()
+        stack.controller.start()
+    finish(guest, load, note)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Copyright (c) 2026 The vfe authors
+"""Disks: images, and vhost-user-blk devices of QEMU."""
+import dataclasses
+import subprocess
+
+MIB = 1 << 20
+DISK_MIB = 64
+MAKE_FS = ['/usr/sbin/mke2fs', '-q', '-F', '-t', 'ext4', '-E', 'lazy_itable_init=0,nodiscard']
+
+
+def make_image(path, mib=DISK_MIB, content=None):
+    """A new image: empty, or with an ext4 file system of what a folder contains."""
+    with open(path, 'wb') as f:
+        f.truncate(mib * MIB)
+    if content is not None:
+        subprocess.run(MAKE_FS + ['-d', content, path], check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def serial(vf):
+    """The serial number by which a guest knows the disk of a VF."""
+    return 'disk-%d' % vf
+
+
+@dataclasses.dataclass
+class Disk:
+    """A vhost-user-blk device of a guest; see Nic for vectors.
+
+    As client QEMU looks each second whether the back end is there again.
+    """
+    vf: int
+    path: str
+    queues: int = 1
+    server: bool = True
+    options: dict = dataclasses.field(default_factory=dict)
+
+    def argv(self):
+        role = ',server=on' if self.server else ',reconnect=1'
+        options = {'page-per-vq': 'on', 'vectors': 0, **self.options}
+        return ['-chardev', 'socket,id=diskchar%d,path=%s%s' % (self.vf, self.path, role),
+                '-device', 'vhost-user-blk-pci,id=disk%d,chardev=diskchar%d,num-queues=%d%s'
+                % (self.vf, self.vf, self.queues,
+                   ''.join(',%s=%s' % item for item in options.items()))]
