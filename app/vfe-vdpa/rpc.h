@@ -47,6 +47,7 @@ struct rpc_call {
 	struct vfe_bdf bdf;
 	char socket_file[512]; /* "" = default */
 	char uuid[40];         /* "" = none */
+	bool plain;            /* a function without PF */
 	unsigned int num_vfs;  /* to be created, 0 = as they are */
 	unsigned int operation;
 	unsigned int size_mode;

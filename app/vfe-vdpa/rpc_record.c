@@ -254,6 +254,7 @@ rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file)
 		json_object_set_new(r, "link_up", json_boolean(info->link_up));
 	string_set(r, "pf", "%s", vfe_bdf_format(&info->pf, pf));
 	json_object_set_new(r, "vf_index", json_integer(info->vf_index));
+	string_set(r, "drive", "%s", info->drive);
 	string_set(r, "transport", "%s", info->transport);
 	string_set(r, "state", "%s", info->state);
 	json_object_set_new(r, "connected", json_boolean(info->connected));

@@ -28,7 +28,8 @@ vf_add(struct rpc_call *call)
 	ret = port_path_check(&call->bdf, path, chosen, &call->err);
 	if (ret < 0)
 		goto out;
-	ret = vfe_vdpa_vf_add(&call->bdf, uuid, &call->err);
+	ret = call->plain ? vfe_vdpa_vf_add_plain(&call->bdf, uuid, &call->err)
+			  : vfe_vdpa_vf_add(&call->bdf, uuid, &call->err);
 	if (ret < 0)
 		goto out;
 	ret = port_add(&call->bdf, chosen, &call->err);
@@ -136,6 +137,7 @@ struct vf_params {
 	bool list;
 	bool info;
 	bool debug;
+	bool plain;
 	const char *vfdev;
 	const char *mgmtpf;
 	const char *socket_file;
@@ -150,8 +152,8 @@ vf_params_check(const struct vf_params *p)
 {
 	if (p->add + p->remove + p->list + p->info + p->debug != 1)
 		return "exactly one of add, remove, list, info and debug must be true";
-	if (!p->add && (p->socket_file != NULL || p->uuid != NULL))
-		return "socket_file and uuid go with add only";
+	if (!p->add && (p->socket_file != NULL || p->uuid != NULL || p->plain))
+		return "socket_file, uuid and plain go with add only";
 	if (p->uuid != NULL && !uuid_valid(p->uuid))
 		return "uuid is not like 01234567-89ab-cdef-0123-456789abcdef";
 	if (p->debug && p->operation == 0)
@@ -167,6 +169,7 @@ vf_call_post(struct vfe_jsonrpc_request *req, const struct vf_params *p, struct 
 {
 	if (p->add) {
 		call->execute = vf_add;
+		call->plain = p->plain;
 		if (p->socket_file != NULL &&
 			vfe_str_copy(call->socket_file, sizeof(call->socket_file), p->socket_file) <
 				0) {
@@ -197,6 +200,7 @@ rpc_vf(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx)
 		{.name = "list", .type = VFE_JSONRPC_BOOL, .ret = &p.list},
 		{.name = "info", .type = VFE_JSONRPC_BOOL, .ret = &p.info},
 		{.name = "debug", .type = VFE_JSONRPC_BOOL, .ret = &p.debug},
+		{.name = "plain", .type = VFE_JSONRPC_BOOL, .ret = &p.plain},
 		{.name = "vfdev", .type = VFE_JSONRPC_STRING, .nullable = true, .ret = &p.vfdev},
 		{.name = "mgmtpf", .type = VFE_JSONRPC_STRING, .nullable = true, .ret = &p.mgmtpf},
 		{.name = "socket_file",

@@ -449,6 +449,10 @@ vfe_vdpa_vf_debug(const struct vfe_bdf *bdf, unsigned int operation, unsigned in
 		return vdpa_code(err, VFE_VDPA_NO_VF_DEVICE,
 			vfe_error_set(&err->err, -ENODEV, "VF %s is not managed",
 				vfe_bdf_format(bdf, name)));
+	if (vf->pf == &vdpa_no_pf)
+		return vdpa_code(err, VFE_VDPA_NO_PF_DEVICE,
+			vfe_error_set(&err->err, -ENOTSUP, "%s: it has no PF that could do that",
+				vf->name));
 	switch (operation) {
 	case DEBUG_RUNNING:
 	case DEBUG_QUIESCED:

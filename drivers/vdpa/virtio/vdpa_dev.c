@@ -134,6 +134,8 @@ vdpa_vf_first(const struct vdpa_pf *pf)
 	return vf;
 }
 
+struct vdpa_pf vdpa_no_pf = {.name = "none"};
+
 struct vdpa_pf *
 vdpa_pf_of_vf(const struct vfe_bdf *bdf, int *ret_index)
 {
@@ -260,7 +262,7 @@ vfe_vdpa_vf_list(const struct vfe_bdf *pf, struct vfe_bdf *ret, size_t max)
 	ssize_t n = -ENODEV;
 
 	pthread_mutex_lock(&registry.lock);
-	if (pf_find_locked(pf) != NULL) {
+	if (pf_find_locked(pf) != NULL || vfe_bdf_equal(pf, &vdpa_no_pf.bdf)) {
 		n = 0;
 		TAILQ_FOREACH (vf, &registry.vfs, next) {
 			if (!vfe_bdf_equal(&vf->pf->bdf, pf))
@@ -313,6 +315,7 @@ info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 	ret->bdf = vf->bdf;
 	ret->pf = vf->pf->bdf;
 	ret->vf_index = vf->vf_index;
+	vfe_str_copy(ret->drive, sizeof(ret->drive), vf->drive->name);
 	ret->device_id = vf->vdev.pci_device_id;
 	vfe_str_copy(ret->transport, sizeof(ret->transport), vfe_pci_transport(vf->pci));
 	vfe_str_copy(ret->uuid, sizeof(ret->uuid), vf->uuid);

@@ -400,7 +400,8 @@ stage_arm(struct vdpa_vf *vf)
 	d->generation = vf->pf->generation;
 	d->doubt = false;
 	if (atomic_load(&vf->pf->lost) || vf->pf->admin == NULL) {
-		task_failed(vf, -ENODEV, "the PF is lost");
+		task_failed(vf, -ENODEV,
+			vf->pf == &vdpa_no_pf ? "there is no PF that could" : "the PF is lost");
 		return 1;
 	}
 	d->caps = *vfe_admin_caps(vf->pf->admin);

@@ -40,6 +40,7 @@ struct step {
 };
 
 static int enter_quiesce(struct vdpa_vf *vf);
+static int enter_unquiesce(struct vdpa_vf *vf);
 static int enter_freeze(struct vdpa_vf *vf);
 static int enter_prepare(struct vdpa_vf *vf);
 static int enter_restore(struct vdpa_vf *vf);
@@ -65,7 +66,7 @@ static const struct step steps[VDPA_S_NR] = {
 	[VDPA_S_PREPARE] =	{"resuming",	enter_prepare,	VDPA_S_RESTORE,	VDPA_S_FROZEN,	true,	true},
 	[VDPA_S_RESTORE] =	{"resuming",	enter_restore,	VDPA_S_TRACK,	VDPA_S_RESET,	true,	true},
 	[VDPA_S_TRACK] =	{"resuming",	enter_track,	VDPA_S_UNQUIESCE, VDPA_S_FROZEN, true,	true},
-	[VDPA_S_UNQUIESCE] =	{"resuming",	enter_quiesce,	VDPA_S_START,	VDPA_S_RESET,	false,	false},
+	[VDPA_S_UNQUIESCE] =	{"resuming",	enter_unquiesce, VDPA_S_START,	VDPA_S_RESET,	false,	false},
 	[VDPA_S_START] =	{"resuming",	enter_start,	VDPA_S_RUNNING,	VDPA_S_RESET,	false,	false},
 	[VDPA_S_PARK] =		{"parking",	enter_park,	VDPA_S_CLEAN,	VDPA_S_RESET,	true,	false},
 	[VDPA_S_CLEAN] =	{"parking",	enter_clean,	VDPA_S_FROZEN,	VDPA_S_FROZEN,	true,	false},
@@ -202,34 +203,74 @@ cmd_restore(struct vdpa_vf *vf)
 }
 
 static int
-enter_quiesce(struct vdpa_vf *vf)
+cmd_quiesce(struct vdpa_vf *vf)
 {
 	return cmd_status(vf, VFE_ADMIN_VF_QUIESCED);
 }
 
 static int
-enter_freeze(struct vdpa_vf *vf)
+cmd_freeze(struct vdpa_vf *vf)
 {
 	return cmd_status(vf, VFE_ADMIN_VF_FREEZED);
 }
 
 static int
-enter_start(struct vdpa_vf *vf)
+cmd_start(struct vdpa_vf *vf)
 {
 	return cmd_status(vf, VFE_ADMIN_VF_RUNNING);
 }
 
 static int
+cmd_park(struct vdpa_vf *vf)
+{
+	vdpa_vf_blob_parked(vf);
+	return cmd_restore(vf);
+}
+
+const struct vdpa_drive_ops vdpa_drive_managed = {
+	.name = "managed",
+	.quiesce = cmd_quiesce,
+	.freeze = cmd_freeze,
+	.restore = cmd_restore,
+	.unquiesce = cmd_quiesce,
+	.start = cmd_start,
+	.park = cmd_park,
+};
+
+static int
+enter_quiesce(struct vdpa_vf *vf)
+{
+	return vf->drive->quiesce(vf);
+}
+
+static int
+enter_unquiesce(struct vdpa_vf *vf)
+{
+	return vf->drive->unquiesce(vf);
+}
+
+static int
+enter_freeze(struct vdpa_vf *vf)
+{
+	return vf->drive->freeze(vf);
+}
+
+static int
+enter_start(struct vdpa_vf *vf)
+{
+	return vf->drive->start(vf);
+}
+
+static int
 enter_restore(struct vdpa_vf *vf)
 {
-	return cmd_restore(vf);
+	return vf->drive->restore(vf);
 }
 
 static int
 enter_park(struct vdpa_vf *vf)
 {
-	vdpa_vf_blob_parked(vf);
-	return cmd_restore(vf);
+	return vf->drive->park(vf);
 }
 
 /* On a worker: what the present state asks for. The state does not change meanwhile. */
@@ -250,6 +291,12 @@ job_run(struct vdpa_work *work)
 	case VDPA_S_LOOK:
 	case VDPA_S_LOOK_IDLE:
 		vf->job_status = vdpa_vf_look(vf, &vf->job_err);
+		break;
+	case VDPA_S_QUIESCE:
+	case VDPA_S_RESTORE:
+	case VDPA_S_START:
+	case VDPA_S_PARK:
+		vf->job_status = vf->drive->job(vf, &vf->job_err);
 		break;
 	case VDPA_S_RESET:
 		vf->job_status = vfe_virtio_reset(&vf->vdev, deadline, NULL, &vf->job_err);
@@ -274,8 +321,8 @@ job_done(struct vdpa_work *work)
 	machine_run(vf);
 }
 
-static int
-job_post(struct vdpa_vf *vf)
+int
+vdpa_vf_job_post(struct vdpa_vf *vf)
 {
 	vf->job_flies = true;
 	vdpa_worker_post(&vf->job);
@@ -285,19 +332,19 @@ job_post(struct vdpa_vf *vf)
 static int
 enter_prepare(struct vdpa_vf *vf)
 {
-	return job_post(vf);
+	return vdpa_vf_job_post(vf);
 }
 
 static int
 enter_clean(struct vdpa_vf *vf)
 {
-	return job_post(vf);
+	return vdpa_vf_job_post(vf);
 }
 
 static int
 enter_tend(struct vdpa_vf *vf)
 {
-	return job_post(vf);
+	return vdpa_vf_job_post(vf);
 }
 
 static int
@@ -315,13 +362,13 @@ enter_flush(struct vdpa_vf *vf)
 static int
 enter_reset(struct vdpa_vf *vf)
 {
-	return job_post(vf);
+	return vdpa_vf_job_post(vf);
 }
 
 static int
 enter_look(struct vdpa_vf *vf)
 {
-	return job_post(vf);
+	return vdpa_vf_job_post(vf);
 }
 
 /* --- decisions --- */

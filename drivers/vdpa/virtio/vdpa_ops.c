@@ -100,8 +100,15 @@ ring_replace_locked(struct vdpa_vf *vf, struct vdpa_ring *ring, const struct vdp
 	bool same = ring->size == next->size && ring->desc == next->desc &&
 		    ring->avail == next->avail && ring->used == next->used;
 
-	if (ring_is_live(ring) != ring_is_live(next) || (ring_is_live(next) && !same))
+	if (vf->drive->keeps_rings) {
+		if (vdpa_ring_started(ring) != vdpa_ring_started(next) ||
+			(vdpa_ring_started(next) && !same))
+			config_changed_locked(vf);
+		else if (ring->enabled != next->enabled)
+			vf->tend_seq++;
+	} else if (ring_is_live(ring) != ring_is_live(next) || (ring_is_live(next) && !same)) {
 		config_changed_locked(vf);
+	}
 	*ring = *next;
 }
 

@@ -101,6 +101,33 @@ struct vdpa_pf {
 
 /* --- virtual functions --- */
 
+struct vdpa_vf;
+struct vdpa_applied;
+
+/*
+ * How a VF is driven: by the admin queue of its PF ("managed") or by its own registers ("plain").
+ * The steps are called by the state machine, on the reactor, as enter of its table: 0 = begun, 1 =
+ * done already, or -errno. One that has posted a job is done when @job is, on a worker.
+ */
+struct vdpa_drive_ops {
+	const char *name;
+	uint64_t own_features; /* negotiated in addition to the guest's, where offered */
+	bool keeps_rings;      /* a ring is there from its start; enabling it is left to @tend */
+	int (*quiesce)(struct vdpa_vf *vf);
+	int (*freeze)(struct vdpa_vf *vf);
+	int (*restore)(struct vdpa_vf *vf);
+	int (*unquiesce)(struct vdpa_vf *vf);
+	int (*start)(struct vdpa_vf *vf);
+	int (*park)(struct vdpa_vf *vf);
+	/* On a worker; what a managed VF does not need is NULL. */
+	int (*job)(struct vdpa_vf *vf, struct vfe_error *err);
+	int (*plan)(struct vdpa_vf *vf, uint64_t features, struct vdpa_applied *rings,
+		struct vfe_error *err);
+	int (*tend)(struct vdpa_vf *vf, struct vfe_error *err);
+};
+extern const struct vdpa_drive_ops vdpa_drive_managed; /* vdpa_migrate.c */
+extern const struct vdpa_drive_ops vdpa_drive_plain;   /* vdpa_plain.c */
+
 /* What a queue of the device is; fixed while the device is open. */
 struct vdpa_queue {
 	uint16_t max_size;
@@ -127,7 +154,7 @@ struct vdpa_ring {
 
 /* What the device has been told of a ring. */
 struct vdpa_applied {
-	bool enabled;
+	bool enabled; /* the device has it */
 	uint16_t size;
 	uint16_t start_idx;
 	bool quiet;    /* nothing was in flight when the device was found dead */
@@ -210,14 +237,28 @@ struct vdpa_transit {
 
 struct vdpa_debug_track;
 
+/* Of a plain function; see vdpa_plain.c. Used by jobs, @fresh also by the reactor between them. */
+struct vdpa_plain {
+	struct vfe_dma_arena *arena;
+	struct vdpa_ctrl *ctrl; /* our control queue, in the arena */
+	uint64_t ctrl_iova;
+	struct vfe_pci_doorbell ctrl_bell;
+	uint16_t ctrl_qid;
+	uint16_t ctrl_idx;
+	bool ctrl_works;
+	bool fresh;     /* it has been reset and configured for nobody since */
+	uint16_t pairs; /* that the device uses */
+};
+
 struct vdpa_vf {
 	TAILQ_ENTRY(vdpa_vf) next; /* registry */
 	struct vfe_bdf bdf;
 	char name[VFE_BDF_STR_SIZE];
 	char uuid[37];
-	struct vdpa_pf *pf;
-	const struct vdpa_type *type; /* of the PF */
+	struct vdpa_pf *pf;           /* &vdpa_no_pf = none */
+	const struct vdpa_type *type; /* of the PF, or of the device; NULL until that is known */
 	uint16_t vf_index;
+	const struct vdpa_drive_ops *drive;
 	uint16_t nr_queues; /* data queues */
 	struct rte_vdpa_device *vdpa;
 	struct vdpa_domain *domain;
@@ -231,6 +272,7 @@ struct vdpa_vf {
 	void *blob;
 	size_t blob_size;
 	size_t blob_len;
+	struct vdpa_plain plain;
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* state, lost, needs_clean */
@@ -344,6 +386,7 @@ struct vdpa_globals {
 	void *ctx;
 };
 extern struct vdpa_globals vdpa_globals;
+extern struct vdpa_pf vdpa_no_pf; /* of functions that have none: never lost, has no admin queue */
 struct vdpa_pf *vdpa_pf_find(const struct vfe_bdf *bdf);
 struct vdpa_vf *vdpa_vf_find(const struct vfe_bdf *bdf);
 struct vdpa_vf *vdpa_vf_of_device(const struct rte_vdpa_device *dev);
@@ -388,6 +431,7 @@ bool vdpa_vf_stopped_locked(const struct vdpa_vf *vf); /* and its dirty pages ar
 void vdpa_vf_step_done(struct vdpa_vf *vf); /* reactor: vdpa_dirty.c has done what it was to do */
 void vdpa_vf_set_error_locked(struct vdpa_vf *vf, const char *text);
 void vdpa_vf_lost(struct vdpa_vf *vf, const char *why); /* any thread; ends the transport */
+int vdpa_vf_job_post(struct vdpa_vf *vf); /* reactor, in a step: have a worker do it. 0 */
 const char *vdpa_state_name(const struct vdpa_vf *vf);
 /*
  * Reactor. Keep the state machine of a parked VF without front-end from moving it, until release,
@@ -396,6 +440,10 @@ const char *vdpa_state_name(const struct vdpa_vf *vf);
 bool vdpa_vf_hold(struct vdpa_vf *vf);
 void vdpa_vf_release(struct vdpa_vf *vf);
 void vdpa_vf_look_wait(struct vdpa_vf *vf); /* provisioning thread: it is not being read now */
+
+/* vdpa_plain.c; provisioning thread. The device is attached to the domain of @vf, or closed. */
+int vdpa_plain_init(struct vdpa_vf *vf, struct vfe_error *err);
+void vdpa_plain_fini(struct vdpa_vf *vf);
 
 /* vdpa_suspend.c; vhost thread, but for check */
 /*

@@ -144,7 +144,7 @@ plan_init(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
 		r = &vf->rings[qid];
 		a = &plan->rings[qid];
-		if (!vdpa_ring_started(r) || !r->enabled)
+		if (!vdpa_ring_started(r) || !(r->enabled || vf->drive->keeps_rings))
 			continue;
 		a->enabled = true;
 		a->call = vdpa_fd_get(r->call);
@@ -360,11 +360,13 @@ vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err)
 		rc = plan_init(vf, &plan, err);
 	if (rc == 0)
 		rc = plan_indices(vf, &plan, err);
+	features = vdpa_type_features_driver(vf->type, vf->vdev.device_features, plan.features) |
+		   (vf->vdev.device_features & vf->drive->own_features);
+	if (rc == 0 && vf->drive->plan != NULL)
+		rc = vf->drive->plan(vf, features, plan.rings, err);
 	if (rc == 0)
 		rc = irqs_set(vf, plan.rings, err);
 	if (rc == 0) {
-		features = vdpa_type_features_driver(
-			vf->type, vf->vdev.device_features, plan.features);
 		blob_common(vf, features, STATUS_RUNNING);
 		blob_queues(vf, plan.rings);
 		rc = blob_encode(vf, err);
@@ -405,6 +407,8 @@ vdpa_vf_tend(struct vdpa_vf *vf, struct vfe_error *err)
 		rc = vf->type->config_apply(vf, err);
 	if (rc == 0 && stale)
 		rc = config_refresh(vf, err);
+	if (rc == 0 && vf->drive->tend != NULL)
+		rc = vf->drive->tend(vf, err);
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		if (old[qid] != vf->applied[qid].call)
 			vdpa_fd_signal(vf->applied[qid].call);

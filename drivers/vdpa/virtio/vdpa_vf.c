@@ -63,6 +63,13 @@ hardware_open(struct vdpa_vf *vf, struct hardware *hw, struct vfe_vdpa_error *er
 	ret = vfe_virtio_init(&hw->vdev, hw->pci, &err->err);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_PROBE_FAIL, vf, ret);
+	if (vf->type == NULL)
+		vf->type = vdpa_type_find(hw->vdev.pci_device_id);
+	if (vf->type == NULL)
+		return fail(err, VFE_VDPA_PROBE_FAIL, vf,
+			vfe_error_set(&err->err, -ENOTSUP,
+				"device id %#06x is neither virtio-net's nor virtio-blk's",
+				hw->vdev.pci_device_id));
 	if (hw->vdev.pci_device_id != vf->type->pci_device_id)
 		return fail(err, VFE_VDPA_PROBE_FAIL, vf,
 			vfe_error_set(&err->err, -ENOTSUP, "device id %#06x, its PF has %#06x",
@@ -265,6 +272,7 @@ call_attach(void *arg)
 	vf->state = VDPA_S_IDLE;
 	vf->lost = false;
 	vf->guest_blob = false;
+	vf->plain.fresh = true;
 	vf->failed_seq = 0;
 	vf->last_error[0] = '\0';
 	vf->seq++;
@@ -296,6 +304,7 @@ call_detach(void *arg)
 static struct {
 	const struct vfe_bdf *bdf;
 	const char *uuid;
+	const struct vdpa_drive_ops *drive;
 	struct vdpa_pf *pf;
 	uint16_t vf_index;
 	struct vfe_vdpa_error *err;
@@ -309,6 +318,7 @@ vf_free(struct vdpa_vf *vf)
 	uint16_t qid;
 
 	hardware_close(&hw);
+	vdpa_plain_fini(vf);
 	if (vf->domain != NULL) {
 		vdpa_domain_leave(vf->domain, &vf->member);
 		vdpa_domain_put(vf->domain);
@@ -372,6 +382,7 @@ vf_new(struct vfe_vdpa_error *err)
 	vf->pf = request.pf;
 	vf->type = vf->pf->type;
 	vf->vf_index = request.vf_index;
+	vf->drive = request.drive;
 	if (request.uuid != NULL)
 		vfe_str_copy(vf->uuid, sizeof(vf->uuid), request.uuid);
 	vf->config_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -414,6 +425,11 @@ vdpa_vf_probe(const struct vfe_bdf *bdf, struct rte_device *dev)
 	ret = vf_alloc_queues(vf);
 	if (ret < 0) {
 		fail(err, VFE_VDPA_VF_ALLOC, vf, vfe_error_set(&err->err, ret, "out of memory"));
+		goto err_free;
+	}
+	ret = vf->drive == &vdpa_drive_plain ? vdpa_plain_init(vf, &err->err) : 0;
+	if (ret < 0) {
+		fail(err, VFE_VDPA_VF_ALLOC, vf, ret);
 		goto err_free;
 	}
 	vf->vdpa = rte_vdpa_register_device(dev, &vdpa_ops);
@@ -474,11 +490,55 @@ uuid_check(const char *uuid, const char **ret)
 	return 0;
 }
 
-static int
-vf_add_check(
-	const struct vfe_bdf *bdf, const char *uuid, const char *name, struct vfe_vdpa_error *err)
+/*
+ * Is the kernel's function one that no PF manages: no VF, or a VF whose PF belongs to a driver of
+ * the kernel? One whose PF could be ours, but is not, waits for that.
+ */
+static bool
+is_plain(const struct vfe_bdf *bdf)
 {
+	struct vfe_bdf pf;
 	int index, ret;
+
+	ret = vfe_pci_vf_parent(bdf, &pf, &index, NULL);
+	if (ret == -ENODEV)
+		return true;
+	return ret == 0 && vdpa_pf_find(&pf) == NULL && vfe_pci_check_driver(&pf, NULL) == -EBUSY;
+}
+
+/* Find the PF that manages @bdf. */
+static int
+vf_add_find_pf(const struct vfe_bdf *bdf, const char *name, struct vfe_vdpa_error *err)
+{
+	int index;
+
+	request.drive = &vdpa_drive_managed;
+	if (vfe_vdpa_pf_list(NULL, 0) == 0)
+		return vdpa_code(err, VFE_VDPA_NO_PF_DEVICE,
+			vfe_error_set(&err->err, -ENODEV,
+				"%s: no PF is managed: add its PF first (mgmtpf -a), or add it as "
+				"a plain function (vf -a --plain)",
+				name));
+	request.pf = vdpa_pf_of_vf(bdf, &index);
+	if (request.pf == NULL)
+		return vdpa_code(err, VFE_VDPA_VF_NO_VFID,
+			vfe_error_set(&err->err, -ENODEV,
+				"%s is no VF of a managed PF: add its PF first (mgmtpf -a), or add "
+				"it as a plain function (vf -a --plain)",
+				name));
+	request.vf_index = (uint16_t)index;
+	if (atomic_load(&request.pf->lost))
+		return vdpa_code(err, VFE_VDPA_NO_PF_DEVICE,
+			vfe_error_set(&err->err, -ENODEV, "%s: its PF %s is lost at the moment",
+				name, request.pf->name));
+	return 0;
+}
+
+static int
+vf_add_check(const struct vfe_bdf *bdf, const char *uuid, bool plain, const char *name,
+	struct vfe_vdpa_error *err)
+{
+	int ret;
 
 	if (vdpa_vf_find(bdf) != NULL)
 		return vdpa_code(err, VFE_VDPA_VF_ALREADY_ADDED,
@@ -486,20 +546,14 @@ vf_add_check(
 	if (uuid_check(uuid, &request.uuid) < 0)
 		return vdpa_code(err, VFE_VDPA_DEVARGS_PARSE,
 			vfe_error_set(&err->err, -EINVAL, "%s: \"%.64s\" is no UUID", name, uuid));
-	if (vfe_vdpa_pf_list(NULL, 0) == 0)
-		return vdpa_code(err, VFE_VDPA_NO_PF_DEVICE,
-			vfe_error_set(&err->err, -ENODEV,
-				"%s: no PF is managed: add its PF first (mgmtpf -a)", name));
-	request.pf = vdpa_pf_of_vf(bdf, &index);
-	if (request.pf == NULL)
-		return vdpa_code(err, VFE_VDPA_VF_NO_VFID,
-			vfe_error_set(&err->err, -ENODEV,
-				"%s is no VF of a managed PF: add its PF first (mgmtpf -a)", name));
-	request.vf_index = (uint16_t)index;
-	if (atomic_load(&request.pf->lost))
-		return vdpa_code(err, VFE_VDPA_NO_PF_DEVICE,
-			vfe_error_set(&err->err, -ENODEV, "%s: its PF %s is lost at the moment",
-				name, request.pf->name));
+	if (plain || is_plain(bdf)) {
+		request.drive = &vdpa_drive_plain;
+		request.pf = &vdpa_no_pf;
+	} else {
+		ret = vf_add_find_pf(bdf, name, err);
+		if (ret < 0)
+			return ret;
+	}
 	/* EAL does not see functions without a driver, and would not tell */
 	ret = vfe_pci_check_driver(bdf, &err->err);
 	return ret < 0 ? vdpa_code(err, VFE_VDPA_VFIO_DEV_FD,
@@ -507,8 +561,8 @@ vf_add_check(
 		       : 0;
 }
 
-int
-vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err)
+static int
+vf_add(const struct vfe_bdf *bdf, const char *uuid, bool plain, struct vfe_vdpa_error *err)
 {
 	char name[VFE_BDF_STR_SIZE];
 	int ret;
@@ -516,7 +570,7 @@ vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_err
 	memset(err, 0, sizeof(*err));
 	memset(&request, 0, sizeof(request));
 	vfe_bdf_format(bdf, name);
-	ret = vf_add_check(bdf, uuid, name, err);
+	ret = vf_add_check(bdf, uuid, plain, name, err);
 	if (ret < 0)
 		return ret;
 	request.bdf = bdf;
@@ -524,9 +578,9 @@ vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_err
 	ret = vdpa_bus_plug(bdf);
 	request.bdf = NULL;
 	if (ret == 0 && request.vf != NULL) {
-		VDPA_LOG(INFO, dev, name, "added: VF %u of %s, %u queues, UUID %s",
-			request.vf_index, request.pf->name, request.vf->nr_queues,
-			request.uuid != NULL ? request.uuid : "none");
+		VDPA_LOG(INFO, dev, name, "added: %s, VF %u of PF %s, %u queues, UUID %s",
+			request.drive->name, request.vf_index, request.pf->name,
+			request.vf->nr_queues, request.uuid != NULL ? request.uuid : "none");
 		return 0;
 	}
 	if (err->code == VFE_VDPA_OK)
@@ -534,6 +588,18 @@ vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_err
 			vfe_error_set(
 				&err->err, -EIO, "%s: EAL does not probe it: error %d", name, ret));
 	return ret < 0 ? ret : -EIO;
+}
+
+int
+vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err)
+{
+	return vf_add(bdf, uuid, false, err);
+}
+
+int
+vfe_vdpa_vf_add_plain(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err)
+{
+	return vf_add(bdf, uuid, true, err);
 }
 
 /* --- removal --- */

@@ -280,8 +280,8 @@ class Service(Daemon):
     def pf_remove(self, bdf):
         return self.manage('mgmtpf', remove=True, dev=bdf)
 
-    def vf_add(self, bdf, path, uuid=None):
-        return self.manage('vf', add=True, vfdev=bdf, socket_file=path, uuid=uuid)
+    def vf_add(self, bdf, path, uuid=None, **more):
+        return self.manage('vf', add=True, vfdev=bdf, socket_file=path, uuid=uuid, **more)
 
     def vf_remove(self, bdf):
         return self.manage('vf', remove=True, vfdev=bdf)

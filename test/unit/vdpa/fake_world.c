@@ -271,12 +271,73 @@ fake_config_interrupt(unsigned int i)
 	pthread_mutex_unlock(&world.lock);
 }
 
+struct vfe_dma_arena {
+	uint64_t iova;
+	uint64_t used;
+	uint8_t mem[1 << 16];
+};
+
+static struct vfe_dma_arena *arenas[FAKE_VFS + 1];
+
+/* Where the device finds @iova, if it is in memory of the driver. */
+static void *
+arena_at(uint64_t iova)
+{
+	unsigned int i;
+
+	for (i = 0; i < VFE_ARRAY_SIZE(arenas); i++) {
+		if (arenas[i] != NULL && iova >= arenas[i]->iova &&
+			iova - arenas[i]->iova < sizeof(arenas[i]->mem))
+			return arenas[i]->mem + (iova - arenas[i]->iova);
+	}
+	return NULL;
+}
+
+/* The device takes what is on its control queue. world.lock held. */
+static void
+ctrl_execute(struct fake_vf_log *log, const struct vfe_virtio_queue_cfg *q)
+{
+	const struct vfe_wire_vring_desc *desc = arena_at(q->desc);
+	struct vfe_wire_vring_avail *avail = arena_at(q->driver);
+	struct vfe_wire_vring_used *used = arena_at(q->device);
+	const struct vfe_wire_net_ctrl_hdr *hdr = arena_at(le64toh(desc[0].addr));
+	const uint8_t *data = arena_at(le64toh(desc[1].addr));
+	uint8_t *ack = arena_at(le64toh(desc[2].addr));
+
+	assert((log->regs.status & VFE_VIRTIO_S_DRIVER_OK) != 0);
+	assert(le16toh(avail->idx) == (uint16_t)(log->regs.ctrl_avail + 1));
+	assert(le16toh(avail->ring[log->regs.ctrl_avail % q->size]) == 0);
+	assert(le16toh(desc[0].flags) == VFE_VRING_DESC_F_NEXT && le16toh(desc[0].next) == 1);
+	assert(le16toh(desc[1].flags) == VFE_VRING_DESC_F_NEXT && le16toh(desc[1].next) == 2);
+	assert(le16toh(desc[2].flags) == VFE_VRING_DESC_F_WRITE && le32toh(desc[2].len) == 1);
+	assert(le32toh(desc[0].len) == sizeof(*hdr));
+	if (hdr->class_ == VFE_NET_CTRL_RX && le32toh(desc[1].len) == 1)
+		log->regs.promisc = hdr->cmd == VFE_NET_CTRL_RX_PROMISC && data[0] == 1;
+	else if (hdr->class_ == VFE_NET_CTRL_MQ && le32toh(desc[1].len) == 2)
+		log->regs.pairs = (uint16_t)(data[0] | data[1] << 8);
+	else
+		fail_msg("control command %u %u", hdr->class_, hdr->cmd);
+	*ack = log->ctrl_refuses ? VFE_NET_CTRL_ERR : VFE_NET_CTRL_OK;
+	log->regs.ctrl_commands++;
+	log->regs.ctrl_avail++;
+	used->idx = htole16((uint16_t)(log->regs.ctrl_avail + (log->ctrl_lies ? 7 : 0)));
+	pthread_cond_broadcast(&world.cond);
+}
+
 int
 vfe_pci_doorbell_ring(const struct vfe_pci_doorbell *db, uint32_t value, uint32_t len)
 {
 	struct fake_vf_log *log = &world.vf[db->dev->vf];
 
-	assert(len == 2 && value < FAKE_QUEUES);
+	assert(len == 2 && value <= FAKE_QUEUES);
+	pthread_mutex_lock(&world.lock);
+	if (log->regs.enabled[value] && arena_at(log->regs.queues[value].desc) != NULL) {
+		ctrl_execute(log, &log->regs.queues[value]);
+		pthread_mutex_unlock(&world.lock);
+		return 0;
+	}
+	pthread_mutex_unlock(&world.lock);
+	assert(value < FAKE_QUEUES);
 	if (atomic_load(&log->doorbell_eagain) > 0) {
 		atomic_fetch_sub(&log->doorbell_eagain, 1);
 		return -EAGAIN;
@@ -408,19 +469,56 @@ int
 vfe_dma_arena_create(struct vfe_pci_domain *domain, uint64_t iova_base, uint64_t size,
 	struct vfe_dma_arena **ret, struct vfe_error *err)
 {
-	(void)iova_base;
-	(void)size;
+	struct vfe_dma_arena *arena;
+	unsigned int i;
+
+	(void)domain;
 	STAGE(FAKE_STAGE_ARENA, err);
+	arena = calloc(1, sizeof(*arena));
+	assert(arena != NULL && size <= UINT32_MAX);
+	arena->iova = iova_base;
+	pthread_mutex_lock(&world.lock);
+	for (i = 0; arenas[i] != NULL; i++)
+		assert(i + 1 < VFE_ARRAY_SIZE(arenas));
+	arenas[i] = arena;
 	world.arenas++;
-	*ret = (struct vfe_dma_arena *)(void *)domain;
+	pthread_mutex_unlock(&world.lock);
+	*ret = arena;
 	return 0;
+}
+
+void *
+vfe_dma_arena_alloc(struct vfe_dma_arena *arena, uint64_t size, uint64_t align, uint64_t *ret_iova)
+{
+	uint64_t at = vfe_align_up(arena->used, align);
+
+	assert(at + size <= sizeof(arena->mem));
+	arena->used = at + size;
+	*ret_iova = arena->iova + at;
+	return arena->mem + at;
+}
+
+void
+vfe_dma_arena_free(struct vfe_dma_arena *arena, void *block)
+{
+	assert((uint8_t *)block >= arena->mem &&
+		(uint8_t *)block < arena->mem + sizeof(arena->mem));
 }
 
 void
 vfe_dma_arena_destroy(struct vfe_dma_arena *arena)
 {
-	if (arena != NULL)
-		world.arenas--;
+	unsigned int i;
+
+	if (arena == NULL)
+		return;
+	pthread_mutex_lock(&world.lock);
+	for (i = 0; arenas[i] != arena; i++)
+		assert(i + 1 < VFE_ARRAY_SIZE(arenas));
+	arenas[i] = NULL;
+	world.arenas--;
+	pthread_mutex_unlock(&world.lock);
+	free(arena);
 }
 
 /* --- virtio registers --- */
@@ -452,10 +550,15 @@ vfe_virtio_init(struct vfe_virtio_dev *vdev, struct vfe_pci_dev *pci, struct vfe
 int
 vfe_virtio_status_add(struct vfe_virtio_dev *vdev, uint8_t bits, struct vfe_error *err)
 {
-	(void)bits;
 	if (vfe_pci_error(vdev->pci) != 0)
 		return vfe_error_set(err, -ENODEV, "gone");
 	STAGE(FAKE_STAGE_STATUS, err);
+	if (vdev->pci->vf >= 0) {
+		pthread_mutex_lock(&world.lock);
+		world.vf[vdev->pci->vf].regs.status |= bits;
+		pthread_cond_broadcast(&world.cond);
+		pthread_mutex_unlock(&world.lock);
+	}
 	return 0;
 }
 
@@ -471,6 +574,7 @@ vfe_virtio_reset(struct vfe_virtio_dev *vdev, struct vfe_deadline deadline,
 	if (vdev->pci->vf >= 0) {
 		pthread_mutex_lock(&world.lock);
 		world.vf[vdev->pci->vf].resets++;
+		world.vf[vdev->pci->vf].regs = (struct fake_regs){.pairs = 1};
 		pthread_mutex_unlock(&world.lock);
 	}
 	if (world.fail_reset)
@@ -481,9 +585,35 @@ vfe_virtio_reset(struct vfe_virtio_dev *vdev, struct vfe_deadline deadline,
 int
 vfe_virtio_features_set(struct vfe_virtio_dev *vdev, uint64_t wanted, struct vfe_error *err)
 {
-	(void)vdev;
-	(void)wanted;
 	STAGE(FAKE_STAGE_FEATURES, err);
+	assert((wanted & ~vdev->device_features) == 0);
+	if (vdev->pci->vf >= 0)
+		world.vf[vdev->pci->vf].regs.features = wanted;
+	return 0;
+}
+
+int
+vfe_virtio_config_vector_set(struct vfe_virtio_dev *vdev, uint16_t vector, struct vfe_error *err)
+{
+	(void)err;
+	world.vf[vdev->pci->vf].regs.config_vector = vector;
+	return 0;
+}
+
+int
+vfe_virtio_queue_enable(struct vfe_virtio_dev *vdev, uint16_t qid,
+	const struct vfe_virtio_queue_cfg *cfg, struct vfe_error *err)
+{
+	struct fake_regs *regs = &world.vf[vdev->pci->vf].regs;
+
+	if (vfe_pci_error(vdev->pci) != 0)
+		return vfe_error_set(err, -ENODEV, "gone");
+	pthread_mutex_lock(&world.lock);
+	assert(qid < vdev->num_queues && !regs->enabled[qid]);
+	assert((regs->status & VFE_VIRTIO_S_DRIVER_OK) == 0);
+	regs->enabled[qid] = true;
+	regs->queues[qid] = *cfg;
+	pthread_mutex_unlock(&world.lock);
 	return 0;
 }
 

@@ -19,6 +19,7 @@
 #include "vdpa_msg.h"
 #include "vfe_state.h"
 #include "vfe_vdpa.h"
+#include "vfe_virtio.h"
 #include "vfe_virtio_admin.h"
 
 enum {
@@ -34,8 +35,9 @@ enum {
 #define FAKE_FEATURES                                                                            \
 	(VFE_BIT(VFE_NET_F_CSUM) | VFE_BIT(VFE_NET_F_MAC) | VFE_BIT(VFE_NET_F_MTU) |             \
 		VFE_BIT(VFE_NET_F_STATUS) | VFE_BIT(VFE_NET_F_MQ) | VFE_BIT(VFE_NET_F_CTRL_VQ) | \
-		VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_VIRTIO_F_ACCESS_PLATFORM) |        \
-		VFE_BIT(VFE_VIRTIO_F_RING_PACKED) | VFE_BIT(VFE_VIRTIO_F_RING_RESET))
+		VFE_BIT(VFE_NET_F_CTRL_RX) | VFE_BIT(VFE_VIRTIO_F_VERSION_1) |                   \
+		VFE_BIT(VFE_VIRTIO_F_ACCESS_PLATFORM) | VFE_BIT(VFE_VIRTIO_F_RING_PACKED) |      \
+		VFE_BIT(VFE_VIRTIO_F_RING_RESET))
 #define FAKE_BLK_FEATURES                                                                      \
 	(VFE_BIT(VFE_BLK_F_BLK_SIZE) | VFE_BIT(VFE_BLK_F_SEG_MAX) | VFE_BIT(VFE_BLK_F_FLUSH) | \
 		VFE_BIT(VFE_BLK_F_CONFIG_WCE) | VFE_BIT(VFE_BLK_F_MQ) |                        \
@@ -81,6 +83,19 @@ enum fake_stage {
 	FAKE_STAGE_PROBE, /* EAL itself */
 };
 
+/* The registers of one VF, and what its control queue does. */
+struct fake_regs {
+	uint8_t status;
+	uint64_t features;
+	uint16_t config_vector;
+	bool enabled[FAKE_QUEUES + 1];
+	struct vfe_virtio_queue_cfg queues[FAKE_QUEUES + 1];
+	uint16_t ctrl_avail;
+	unsigned int ctrl_commands;
+	bool promisc;
+	uint16_t pairs;
+};
+
 /* What happened to one VF; read under world.lock or when nothing is in flight. */
 struct fake_vf_log {
 	unsigned int resets;
@@ -91,6 +106,9 @@ struct fake_vf_log {
 	struct vfe_state state;     /* of the last RESTORE */
 	bool has_state;
 	unsigned int restores;
+	struct fake_regs regs;
+	bool ctrl_refuses; /* commands */
+	bool ctrl_lies;    /* about its used index */
 };
 
 struct fake_world {

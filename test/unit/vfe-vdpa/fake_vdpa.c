@@ -203,6 +203,12 @@ vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_err
 }
 
 int
+vfe_vdpa_vf_add_plain(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err)
+{
+	return vfe_vdpa_vf_add(bdf, uuid, err);
+}
+
+int
 vfe_vdpa_vf_remove(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err)
 {
 	(void)bdf;

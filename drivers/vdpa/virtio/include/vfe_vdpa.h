@@ -128,6 +128,13 @@ int vfe_vdpa_pf_remove(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err);
  */
 int vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err);
 
+/*
+ * The same for a function that no PF manages, whatever it is: it is driven by its own registers.
+ * vfe_vdpa_vf_add() does so by itself with the kernel's functions that are no VF, or the VF of a PF
+ * that has another driver.
+ */
+int vfe_vdpa_vf_add_plain(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err);
+
 /* The VF must not be attached to a vhost socket any more. It is parked and reset. */
 int vfe_vdpa_vf_remove(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err);
 
@@ -219,8 +226,9 @@ struct vfe_vdpa_dirty_info {
 
 struct vfe_vdpa_vf_info {
 	struct vfe_bdf bdf;
-	struct vfe_bdf pf;
+	struct vfe_bdf pf; /* 0000:00:00.0 = none */
 	uint16_t vf_index; /* 0-based */
+	char drive[16];    /* "managed" by the PF, or "plain": by its own registers */
 	uint16_t device_id;
 	char transport[16];
 	char uuid[37];
@@ -256,7 +264,8 @@ struct vfe_vdpa_vf_info {
 /* Fill up to @max entries; returns how many there are. */
 size_t vfe_vdpa_pf_list(struct vfe_vdpa_pf_info *ret, size_t max);
 
-/* BDFs of the VFs of @pf; returns how many there are, or -ENODEV when @pf is not managed. */
+/* BDFs of the VFs of @pf (0000:00:00.0 = functions without one); returns how many there are, or
+ * -ENODEV when @pf is not managed. */
 ssize_t vfe_vdpa_vf_list(const struct vfe_bdf *pf, struct vfe_bdf *ret, size_t max);
 
 /* 0 or -ENODEV. */

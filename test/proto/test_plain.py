@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Copyright (c) 2026 The vfe authors
+"""Plain functions: VFs of the software DPU that the service drives without their PF."""
+
+import os
+import struct
+import tempfile
+import time
+
+import pytest
+
+from peers import daemons
+from peers import vhost_user as vh
+from peers.vhost_user import FrontEnd
+
+NET_F_MQ = 1 << 22
+
+
+class Plain:
+    """Controller and service; no PF is managed."""
+
+    def __init__(self, work):
+        self.work = tempfile.mkdtemp(prefix='p', dir=work)
+        self.controller = daemons.Controller(self.work)
+        self.service = daemons.Service(self.work, self.controller.pci_dir)
+        self.vf = self.controller.vf(0)
+        self.path = os.path.join(self.work, 'vhost0')
+
+    def front_end(self, **kwargs):
+        """Of a guest with MQ: without, a device has one pair of queues."""
+        front_end = FrontEnd(self.path, features=vh.WANTED_FEATURES | NET_F_MQ, **kwargs)
+        deadline = time.monotonic() + 5 * daemons.SLOW
+        while True:
+            front_end.connect()
+            try:
+                assert front_end.u64(vh.GET_FEATURES)
+                return front_end
+            except vh.Closed:
+                assert time.monotonic() < deadline, 'the service refuses every front end'
+                front_end.sock.close()
+                time.sleep(0.005)
+
+    def info(self):
+        return self.service.vf_info(self.vf)
+
+    def close(self):
+        self.service.stop()
+        self.controller.stop()
+
+
+@pytest.fixture
+def plain(work):
+    text = daemons.missing(daemons.CONTROLLER, daemons.SERVICE)
+    if text:
+        pytest.skip(text)
+    rig = Plain(work)
+    try:
+        yield rig
+    finally:
+        rig.close()
+
+
+@pytest.fixture
+def added(plain):
+    plain.service.vf_add(plain.vf, plain.path, plain=True)
+    return plain
+
+
+def test_without_pf_it_is_asked_for(plain):
+    with pytest.raises(daemons.Refused, match='no PF is managed.*--plain') as refused:
+        plain.service.vf_add(plain.vf, plain.path)
+    assert refused.value.errno == 1001
+    with pytest.raises(daemons.Refused, match='go with add only'):
+        plain.service.manage('vf', info=True, vfdev=plain.vf, plain=True)
+
+
+def test_info(added):
+    info = added.info()
+    assert info['drive'] == 'plain' and info['pf'] == '0000:00:00.0'
+    listed = added.service.manage('vf', list=True, mgmtpf='0000:00:00.0')['devices']
+    assert [d['vf'] for d in listed] == [added.vf]
+    with pytest.raises(daemons.Refused, match='no PF'):
+        added.service.manage('vf', debug=True, vfdev=added.vf, test_operation=6)
+
+
+@pytest.mark.parametrize('pairs', [1, 4])
+@pytest.mark.parametrize('indirect', [False, True])
+def test_packets(added, pairs, indirect):
+    with added.front_end(queue_pairs=pairs, indirect=indirect) as front_end:
+        front_end.start()
+        for pair in range(pairs):
+            front_end.echo(20, pair)
+        assert added.info()['state'] == 'running'
+        assert added.info()['last_error'] == ''
+        bases = front_end.stop()
+    for pair in range(pairs):
+        assert bases[2 * pair + 1] == 20
+        assert bases[2 * pair] == 20
+
+
+def test_pairs_come_and_go_while_running(added):
+    """Told by the control queue: no restart, which would need rings that begin at 0."""
+    with added.front_end(queue_pairs=2) as front_end:
+        front_end.start()
+        front_end.echo(3, 0)
+        front_end.echo(3, 1)
+        for on in (0, 1) * 3:
+            for index in (2, 3):
+                front_end.tell(vh.SET_VRING_ENABLE, struct.pack('=II', index, on))
+            front_end.echo(3, 0)
+        front_end.echo(3, 1)
+        assert added.info()['last_error'] == ''
+
+
+def test_guest_reboot(added):
+    with added.front_end() as guest:
+        guest.start()
+        for _ in range(3):
+            guest.echo(5)
+            guest.stop()
+            for pair in guest.pairs:
+                pair.reset()
+            for index, ring in guest.rings():
+                guest.set_vring(index, ring)
+            guest.enable()
+            guest.set_status(0xf)
+            for index, _ in guest.rings():
+                guest.kick(index)
+        guest.echo(5)
+
+
+def test_new_guests(added):
+    for _ in range(3):
+        with added.front_end() as guest:
+            guest.start()
+            guest.echo(5)
+            guest.stop()
+
+
+def test_add_and_remove(plain):
+    before = None
+    for _ in range(3):
+        plain.service.vf_add(plain.vf, plain.path, plain=True)
+        with plain.front_end() as guest:
+            guest.start()
+            guest.echo()
+        plain.service.vf_remove(plain.vf)
+        # the first front end has librte_vhost open what it keeps
+        if before is None:
+            before = plain.service.stable_fds()
+    plain.service.settle(before)
