@@ -144,11 +144,12 @@ queue_records(const struct vfe_vdpa_vf_info *info)
 	for (i = 0; i < info->queue_num && i < VFE_VDPA_MAX_QUEUES; i++) {
 		const struct vfe_vdpa_queue_info *q = &info->queues[i];
 
-		json_array_append_new(
-			queues, json_pack("{s:i, s:b, s:i, s:i, s:b, s:I}", "queue", (int)i,
-					"enabled", q->enabled, "size", (int)q->size, "start_index",
-					(int)q->last_avail_idx, "host_notifier", q->host_notifier,
-					"relayed_kicks", (json_int_t)q->relayed_kicks));
+		json_array_append_new(queues,
+			json_pack("{s:i, s:b, s:i, s:i, s:b, s:I, s:b, s:I}", "queue", (int)i,
+				"enabled", q->enabled, "size", (int)q->size, "start_index",
+				(int)q->last_avail_idx, "host_notifier", q->host_notifier,
+				"relayed_kicks", (json_int_t)q->relayed_kicks, "shadow", q->shadow,
+				"relayed_chains", (json_int_t)q->relayed_chains));
 	}
 	return queues;
 }

@@ -11,6 +11,7 @@ import pytest
 
 from peers import daemons
 from peers import vhost_user as vh
+from peers.memory import Memory
 from peers.vhost_user import FrontEnd
 
 NET_F_MQ = 1 << 22
@@ -149,3 +150,79 @@ def test_add_and_remove(plain):
         if before is None:
             before = plain.service.stable_fds()
     plain.service.settle(before)
+
+
+# rings in the middle: relayed
+
+
+def test_stop_and_continue(added):
+    with added.front_end() as guest:
+        guest.start()
+        guest.echo(10)
+        bases = guest.stop()
+        for _ in range(3):
+            for index, ring in guest.rings():
+                guest.set_vring(index, ring, bases[index])
+            guest.enable()
+            guest.set_status(0xf)
+            for index, _ in guest.rings():
+                guest.kick(index)
+            guest.echo(10)
+            queues = added.info()['queues']
+            assert queues[0]['shadow'] and queues[1]['shadow']
+            assert not queues[0]['host_notifier'] and not queues[1]['host_notifier']
+            bases = guest.stop()
+        assert bases[0] == bases[1] == 40
+        assert added.info()['queues'][1]['relayed_chains'] == 30
+
+
+@pytest.mark.parametrize('indirect', [False, True])
+def test_reconnect_with_the_same_memory(added, indirect):
+    with Memory(8 << 20) as memory:
+        pairs = None
+        for round_ in range(3):
+            with added.front_end(mem=memory, indirect=indirect) as guest:
+                if pairs:
+                    guest.pairs = pairs
+                guest.start(base=200 * round_)
+                guest.echo(200)
+                pairs = guest.pairs
+                guest.stop()
+        assert pairs[0].tx.used_idx() == 600
+
+
+def test_relayed_guest_reboots_and_is_direct_again(added):
+    with added.front_end() as guest:
+        guest.start()
+        guest.echo(5)
+        bases = guest.stop()
+        for again in (bases, {0: 0, 1: 0}):
+            if again is not bases:
+                for pair in guest.pairs:
+                    pair.reset()
+            for index, ring in guest.rings():
+                guest.set_vring(index, ring, again[index])
+            guest.enable()
+            guest.set_status(0xf)
+            for index, _ in guest.rings():
+                guest.kick(index)
+            guest.echo(5)
+            assert added.info()['queues'][0]['shadow'] is (again is bases)
+            guest.stop()
+
+
+def test_controller_restart(added):
+    """The device is gone and comes back with a guest in the middle of its rings."""
+    with added.front_end() as guest:
+        guest.start()
+        guest.echo(7)
+        added.controller.kill()
+        added.controller = daemons.Controller(added.work)
+        deadline = time.monotonic() + 20 * daemons.SLOW
+        # it has been started anew where the rings are in their middle
+        while not added.info()['queues'][0]['shadow']:
+            assert time.monotonic() < deadline, added.info()
+            time.sleep(0.01)
+        for index, _ in guest.rings():
+            guest.kick(index)
+        guest.echo(7)

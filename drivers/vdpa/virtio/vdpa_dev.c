@@ -292,6 +292,9 @@ info_queues(const struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 		q->last_avail_idx = vf->applied[qid].start_idx;
 		q->relayed_kicks = atomic_load(&vf->bells[qid].relayed);
 		ret->relayed_kicks += q->relayed_kicks;
+		q->shadow = running && vf->applied[qid].shadow;
+		if (vf->plain.shadows != NULL)
+			q->relayed_chains = vdpa_shadow_chains(vf->plain.shadows[qid]);
 	}
 }
 

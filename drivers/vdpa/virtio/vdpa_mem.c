@@ -612,6 +612,23 @@ vdpa_domain_read16(struct vdpa_domain *domain, uint64_t gpa, uint16_t *ret)
 	return rc;
 }
 
+int
+vdpa_domain_pointer(struct vdpa_domain *domain, uint64_t gpa, uint64_t len, void **ret)
+{
+	const struct chunk *c;
+	int rc = -EFAULT;
+
+	pthread_mutex_lock(&domain->lock);
+	for (c = domain->chunks; rc < 0 && c != NULL; c = c->next) {
+		if (gpa < c->gpa || !vfe_range_inside(gpa - c->gpa, len, c->size))
+			continue;
+		*ret = c->va + (gpa - c->gpa);
+		rc = 0;
+	}
+	pthread_mutex_unlock(&domain->lock);
+	return rc;
+}
+
 bool
 vdpa_domain_truncated(struct vdpa_domain *domain)
 {

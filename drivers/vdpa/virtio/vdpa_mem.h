@@ -97,6 +97,12 @@ int vdpa_domain_apply(struct vdpa_domain *domain, struct vdpa_member *member,
  */
 int vdpa_domain_read16(struct vdpa_domain *domain, uint64_t gpa, uint16_t *ret);
 
+/*
+ * Where [@gpa, @gpa + @len) is in this process, as long as a member's table has it. -EFAULT when
+ * that is not mapped in one piece. A file that is truncated later reads as zeros there.
+ */
+int vdpa_domain_pointer(struct vdpa_domain *domain, uint64_t gpa, uint64_t len, void **ret);
+
 /* Has a file behind the member's memory been truncated under our hands? */
 bool vdpa_domain_truncated(struct vdpa_domain *domain);
 

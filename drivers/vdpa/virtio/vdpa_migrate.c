@@ -299,6 +299,10 @@ job_run(struct vdpa_work *work)
 		vf->job_status = vf->drive->job(vf, &vf->job_err);
 		break;
 	case VDPA_S_RESET:
+		if (vf->drive->job != NULL) {
+			vf->job_status = vf->drive->job(vf, &vf->job_err);
+			break;
+		}
 		vf->job_status = vfe_virtio_reset(&vf->vdev, deadline, NULL, &vf->job_err);
 		if (vf->job_status == 0)
 			vf->job_status = vfe_virtio_status_add(&vf->vdev,

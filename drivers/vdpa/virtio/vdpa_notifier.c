@@ -52,13 +52,25 @@ slave_fail(struct vdpa_vf *vf, const char *why)
 	vdpa_slave_close(vf);
 }
 
+/* From now on the guest kicks by its eventfd; before, it may have rung where nobody listens. */
+static void
+notifier_taken(struct vdpa_vf *vf, uint16_t qid)
+{
+	notifier_set(vf, qid, VDPA_NOTIFIER_NONE);
+	if (vf->bells[qid].relay >= 0)
+		vdpa_relay_poke(vf->bells[qid].relay);
+}
+
 static void
 slave_answered(struct vdpa_vf *vf, uint64_t result)
 {
 	struct vdpa_slave *s = &vf->slave;
 
 	vdpa_timer_cancel(&s->timer);
-	if (s->pending == VDPA_SLAVE_VRING_HOST_NOTIFIER) {
+	if (s->pending == VDPA_SLAVE_VRING_HOST_NOTIFIER &&
+		vf->bells[s->pending_qid].notifier == VDPA_NOTIFIER_TAKEN) {
+		notifier_taken(vf, s->pending_qid);
+	} else if (s->pending == VDPA_SLAVE_VRING_HOST_NOTIFIER) {
 		if (vf->bells[s->pending_qid].notifier == VDPA_NOTIFIER_SENT)
 			notifier_set(vf, s->pending_qid,
 				result == 0 ? VDPA_NOTIFIER_ON : VDPA_NOTIFIER_OFF);
@@ -161,6 +173,22 @@ send_notifier(struct vdpa_vf *vf, uint16_t qid)
 	return ret;
 }
 
+/* The doorbell page is not for a shadow ring: have the front-end unmap it. */
+static int
+send_no_notifier(struct vdpa_vf *vf, uint16_t qid)
+{
+	struct vdpa_msg_area area = {qid | VDPA_MSG_RING_NOFD, NOTIFIER_PAGE, 0};
+	int ret;
+
+	vf->slave.pending_qid = qid;
+	ret = slave_send(vf, VDPA_SLAVE_VRING_HOST_NOTIFIER, &area, sizeof(area), -1);
+	if (ret == 0 && vf->slave.pending != 0)
+		notifier_set(vf, qid, VDPA_NOTIFIER_TAKEN);
+	else if (ret == 0)
+		notifier_taken(vf, qid);
+	return ret;
+}
+
 /* Take over a new channel, or end that of a front-end which has gone. */
 static void
 slave_take(struct vdpa_vf *vf)
@@ -236,9 +264,13 @@ vdpa_slave_sync(struct vdpa_vf *vf)
 	for (qid = 0; ret == 0 && qid < vf->nr_queues; qid++) {
 		if (s->fd < 0 || s->pending != 0 || !has_protocol(vf, notifier_bits))
 			break;
-		if (vf->queues[qid].page_mappable && vf->applied[qid].enabled &&
-			vf->bells[qid].notifier == VDPA_NOTIFIER_NONE)
+		if (vf->applied[qid].shadow) {
+			if (vf->bells[qid].notifier == VDPA_NOTIFIER_ON)
+				ret = send_no_notifier(vf, qid);
+		} else if (vf->queues[qid].page_mappable && vf->applied[qid].enabled &&
+			   vf->bells[qid].notifier == VDPA_NOTIFIER_NONE) {
 			ret = send_notifier(vf, qid);
+		}
 	}
 	if (ret < 0)
 		slave_fail(vf, "it takes no request");

@@ -6,7 +6,7 @@
  * Stopping is a reset, which leaves nothing behind: vf->plain.fresh. Starting programs features,
  * vectors and queues anew; the control queue, which the front-end keeps from the device, is ours:
  * it tells the receive mode and how many queue pairs are in use. Registers cannot say where a ring
- * stands, so all rings begin at index 0 here.
+ * stands: one that is not at its beginning goes through a shadow ring (vdpa_shadow.c).
  */
 
 #include <endian.h>
@@ -17,8 +17,8 @@
 #include "vdpa_priv.h"
 
 enum {
-	ARENA_SIZE = 64 * 1024,
-	ARENA_SLOTS = 64, /* plain functions of one VM */
+	ARENA_SLOTS = 64,  /* plain functions of one VM */
+	CTRL_SPACE = 4096, /* bytes, a page */
 	CTRL_TIMEOUT_MS = 2000,
 	CTRL_PAUSE_MAX_MS = 10,
 	CTRL_SIZE = 4,      /* descriptors; a command has three */
@@ -56,6 +56,7 @@ struct vdpa_ctrl {
 static int
 arena_create(struct vdpa_vf *vf, struct vfe_error *err)
 {
+	const uint64_t size = vfe_align_up(CTRL_SPACE + vdpa_shadow_bytes(vf), CTRL_SPACE);
 	static const unsigned int bits[] = {47, 43, 39, 38, 36};
 	uint64_t iova;
 	unsigned int i, slot;
@@ -64,9 +65,9 @@ arena_create(struct vdpa_vf *vf, struct vfe_error *err)
 	for (i = 0; i < VFE_ARRAY_SIZE(bits); i++) {
 		iova = UINT64_C(1) << bits[i];
 		for (slot = 0; slot < ARENA_SLOTS; slot++) {
-			iova -= ARENA_SIZE;
-			rc = vfe_dma_arena_create(vdpa_domain_pci(vf->domain), iova, ARENA_SIZE,
-				&vf->plain.arena, err);
+			iova -= size;
+			rc = vfe_dma_arena_create(
+				vdpa_domain_pci(vf->domain), iova, size, &vf->plain.arena, err);
 			if (rc != -EEXIST)
 				break;
 		}
@@ -84,15 +85,16 @@ vdpa_plain_init(struct vdpa_vf *vf, struct vfe_error *err)
 	if (rc < 0)
 		return rc;
 	vf->plain.ctrl = vfe_dma_arena_alloc(
-		vf->plain.arena, sizeof(*vf->plain.ctrl), 4096, &vf->plain.ctrl_iova);
+		vf->plain.arena, sizeof(*vf->plain.ctrl), CTRL_SPACE, &vf->plain.ctrl_iova);
 	if (vf->plain.ctrl == NULL)
 		return vfe_error_set(err, -ENOMEM, "no memory for the control queue");
-	return 0;
+	return vdpa_shadow_init(vf, err);
 }
 
 void
 vdpa_plain_fini(struct vdpa_vf *vf)
 {
+	vdpa_shadow_fini(vf);
 	if (vf->plain.ctrl != NULL)
 		vfe_dma_arena_free(vf->plain.arena, vf->plain.ctrl);
 	vf->plain.ctrl = NULL;
@@ -309,6 +311,7 @@ plain_stop(struct vdpa_vf *vf, struct vfe_error *err)
 		rc = vfe_virtio_status_add(
 			&vf->vdev, VFE_VIRTIO_S_ACKNOWLEDGE | VFE_VIRTIO_S_DRIVER, err);
 	vf->plain.fresh = rc == 0;
+	vdpa_shadow_stop(vf);
 	return rc;
 }
 
@@ -331,7 +334,10 @@ plain_queues(struct vdpa_vf *vf, struct vfe_error *err)
 			.driver = a->avail,
 			.device = a->used,
 		};
-		rc = vfe_virtio_queue_enable(&vf->vdev, qid, &cfg, err);
+		if (a->shadow)
+			rc = vdpa_shadow_start(vf, qid, a, &cfg, err);
+		if (rc == 0)
+			rc = vfe_virtio_queue_enable(&vf->vdev, qid, &cfg, err);
 	}
 	return rc;
 }
@@ -380,6 +386,18 @@ plain_job(struct vdpa_vf *vf, struct vfe_error *err)
 	}
 }
 
+static int
+plain_tend(struct vdpa_vf *vf, struct vfe_error *err)
+{
+	uint16_t qid;
+
+	for (qid = 0; qid < vf->nr_queues; qid++) {
+		if (vf->applied[qid].shadow)
+			vdpa_shadow_call(vf, qid, vf->applied[qid].call);
+	}
+	return ctrl_pairs(vf, err);
+}
+
 /* --- steps of the state machine, on the reactor --- */
 
 static int
@@ -405,21 +423,16 @@ plain_restore(struct vdpa_vf *vf)
 }
 
 /* Without MQ there is one pair, and where the next one would begin is the control queue. */
-static int
-plain_plan(struct vdpa_vf *vf, uint64_t features, struct vdpa_applied *rings, struct vfe_error *err)
+static void
+plain_plan(struct vdpa_vf *vf, uint64_t features, struct vdpa_applied *rings)
 {
 	uint16_t qid;
 
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		if (qid >= 2 && (features & VFE_BIT(VFE_NET_F_MQ)) == 0)
 			rings[qid].enabled = false;
-		if (rings[qid].enabled && rings[qid].start_idx != 0)
-			return vfe_error_set(err, -ENOTSUP,
-				"queue %u stands at index %u, and the registers of a plain "
-				"function can start it at 0 only",
-				qid, rings[qid].start_idx);
+		rings[qid].shadow = rings[qid].enabled && rings[qid].start_idx != 0;
 	}
-	return 0;
 }
 
 const struct vdpa_drive_ops vdpa_drive_plain = {
@@ -434,5 +447,5 @@ const struct vdpa_drive_ops vdpa_drive_plain = {
 	.park = plain_halt,
 	.job = plain_job,
 	.plan = plain_plan,
-	.tend = ctrl_pairs,
+	.tend = plain_tend,
 };

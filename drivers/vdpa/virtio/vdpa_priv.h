@@ -119,10 +119,12 @@ struct vdpa_drive_ops {
 	int (*unquiesce)(struct vdpa_vf *vf);
 	int (*start)(struct vdpa_vf *vf);
 	int (*park)(struct vdpa_vf *vf);
-	/* On a worker; what a managed VF does not need is NULL. */
+	/*
+	 * On a worker; what a managed VF does not need is NULL. @plan amends @rings before a start
+	 * with @features.
+	 */
 	int (*job)(struct vdpa_vf *vf, struct vfe_error *err);
-	int (*plan)(struct vdpa_vf *vf, uint64_t features, struct vdpa_applied *rings,
-		struct vfe_error *err);
+	void (*plan)(struct vdpa_vf *vf, uint64_t features, struct vdpa_applied *rings);
 	int (*tend)(struct vdpa_vf *vf, struct vfe_error *err);
 };
 extern const struct vdpa_drive_ops vdpa_drive_managed; /* vdpa_migrate.c */
@@ -158,6 +160,7 @@ struct vdpa_applied {
 	uint16_t size;
 	uint16_t start_idx;
 	bool quiet;    /* nothing was in flight when the device was found dead */
+	bool shadow;   /* through a ring of ours: see vdpa_shadow.c */
 	uint64_t desc; /* guest addresses */
 	uint64_t avail;
 	uint64_t used;
@@ -168,13 +171,15 @@ enum vdpa_notifier_state {
 	VDPA_NOTIFIER_NONE, /* to be offered when the ring runs */
 	VDPA_NOTIFIER_SENT,
 	VDPA_NOTIFIER_ON,
-	VDPA_NOTIFIER_OFF, /* refused, or not possible */
+	VDPA_NOTIFIER_OFF,   /* refused, or not possible */
+	VDPA_NOTIFIER_TAKEN, /* is being taken away: the ring has become a shadow ring */
 };
 
 /* Doorbells of a ring; written by the reactor, what is not atomic under vf->lock if it is shown. */
 struct vdpa_bell {
 	int relay; /* slot, -1 = none */
 	struct vdpa_fd *relay_fd;
+	int irq_relay; /* of a shadow ring: slot of the device's interrupts, -1 = none */
 	enum vdpa_notifier_state notifier;
 	uint32_t stops; /* of the ring, when @notifier was set */
 	atomic_uint_least64_t relayed;
@@ -240,7 +245,8 @@ struct vdpa_debug_track;
 /* Of a plain function; see vdpa_plain.c. Used by jobs, @fresh also by the reactor between them. */
 struct vdpa_plain {
 	struct vfe_dma_arena *arena;
-	struct vdpa_ctrl *ctrl; /* our control queue, in the arena */
+	struct vdpa_shadow **shadows; /* nr_queues */
+	struct vdpa_ctrl *ctrl;       /* our control queue, in the arena */
 	uint64_t ctrl_iova;
 	struct vfe_pci_doorbell ctrl_bell;
 	uint16_t ctrl_qid;
@@ -445,6 +451,25 @@ void vdpa_vf_look_wait(struct vdpa_vf *vf); /* provisioning thread: it is not be
 int vdpa_plain_init(struct vdpa_vf *vf, struct vfe_error *err);
 void vdpa_plain_fini(struct vdpa_vf *vf);
 
+/*
+ * vdpa_shadow.c. Memory comes from the arena, as much as vdpa_shadow_bytes() says. Start and stop
+ * by jobs while the device does not run; after a stop, what the device has used is in the guest's
+ * ring. Of a managed VF there are none: stop does nothing then.
+ */
+struct vdpa_shadow;
+uint64_t vdpa_shadow_bytes(const struct vdpa_vf *vf);
+int vdpa_shadow_init(struct vdpa_vf *vf, struct vfe_error *err);
+void vdpa_shadow_fini(struct vdpa_vf *vf); /* also one that is half made */
+/* Fills @cfg->driver and @cfg->device. */
+int vdpa_shadow_start(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a,
+	struct vfe_virtio_queue_cfg *cfg, struct vfe_error *err);
+void vdpa_shadow_stop(struct vdpa_vf *vf);                                     /* all of them */
+void vdpa_shadow_call(struct vdpa_vf *vf, uint16_t qid, struct vdpa_fd *call); /* use that */
+struct vdpa_fd *vdpa_shadow_irq(const struct vdpa_shadow *shadow); /* stays the shadow's */
+uint64_t vdpa_shadow_chains(const struct vdpa_shadow *shadow);     /* relayed so far */
+atomic_uint_least64_t *vdpa_shadow_interrupts(struct vdpa_shadow *shadow);
+int vdpa_shadow_run(void *shadow); /* relay thread: 0, or -EAGAIN = come again */
+
 /* vdpa_suspend.c; vhost thread, but for check */
 /*
  * Stop the device and keep it stopped until vf->suspend is false again. Waits, at most
@@ -485,6 +510,9 @@ int vdpa_relay_start(struct vfe_error *err);
 void vdpa_relay_stop(void);
 /* Ring @doorbell with @value when @kick is signalled and *@gate is true. Slot or -errno. */
 int vdpa_relay_add(struct vdpa_fd *kick, const struct vfe_pci_doorbell *doorbell, uint32_t value,
+	const atomic_bool *gate, atomic_uint_least64_t *count);
+/* The same with @run(@arg) in place of a doorbell; -EAGAIN of it = call it again soon. */
+int vdpa_relay_add_run(struct vdpa_fd *kick, int (*run)(void *arg), void *arg,
 	const atomic_bool *gate, atomic_uint_least64_t *count);
 void vdpa_relay_del(int slot);  /* the doorbell is not used any more when this returns */
 void vdpa_relay_poke(int slot); /* ring it from the relay: the device could not take it now */

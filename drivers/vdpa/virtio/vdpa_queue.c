@@ -226,6 +226,16 @@ plan_indices(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 }
 
 static int
+ring_irq(const struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring)
+{
+	const struct vdpa_fd *fd = ring->call;
+
+	if (ring->shadow)
+		fd = vdpa_shadow_irq(vf->plain.shadows[qid]);
+	return fd != NULL ? fd->fd : -1;
+}
+
+static int
 irqs_set(struct vdpa_vf *vf, const struct vdpa_applied *rings, struct vfe_error *err)
 {
 	int fds[VFE_VDPA_MAX_QUEUES + 1];
@@ -233,7 +243,7 @@ irqs_set(struct vdpa_vf *vf, const struct vdpa_applied *rings, struct vfe_error 
 
 	fds[CONFIG_VECTOR] = vf->config_fd;
 	for (qid = 0; qid < vf->nr_queues; qid++)
-		fds[qid + 1] = rings != NULL && rings[qid].call != NULL ? rings[qid].call->fd : -1;
+		fds[qid + 1] = rings != NULL ? ring_irq(vf, qid, &rings[qid]) : -1;
 	return vfe_pci_irq_set(vf->pci, 0, vf->nr_queues + 1u, fds, err);
 }
 
@@ -363,7 +373,7 @@ vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err)
 	features = vdpa_type_features_driver(vf->type, vf->vdev.device_features, plan.features) |
 		   (vf->vdev.device_features & vf->drive->own_features);
 	if (rc == 0 && vf->drive->plan != NULL)
-		rc = vf->drive->plan(vf, features, plan.rings, err);
+		vf->drive->plan(vf, features, plan.rings);
 	if (rc == 0)
 		rc = irqs_set(vf, plan.rings, err);
 	if (rc == 0) {
@@ -438,6 +448,7 @@ vdpa_vf_clean(struct vdpa_vf *vf, struct vfe_error *err)
 	int rc;
 
 	rc = irqs_set(vf, NULL, err);
+	vdpa_shadow_stop(vf);
 	vdpa_domain_apply(vf->domain, &vf->member, NULL, NULL);
 	vdpa_domain_set_leaving(vf->domain, &vf->member, false);
 	pthread_mutex_lock(&vf->lock);

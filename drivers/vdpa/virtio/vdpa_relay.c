@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Copyright (c) 2026 The vfe authors
  *
- * Relay of doorbells: kick eventfds of front-ends to doorbells of devices, on a thread of its own.
+ * Relay of doorbells: kick eventfds of front-ends to doorbells of devices, on a thread of its own,
+ * which also serves shadow rings.
  *
  * The eventfds are watched edge triggered and never read: each write wakes us up, the count in the
  * file does not matter, and a front-end that plays with the file's flags or its count cannot make
@@ -29,6 +30,8 @@ struct relay_slot {
 	struct vdpa_fd *kick; /* NULL = free */
 	struct vfe_pci_doorbell doorbell;
 	uint32_t value;
+	int (*run)(void *arg); /* in place of the doorbell */
+	void *arg;
 	uint32_t generation; /* tells events of former owners of the slot */
 	bool again;          /* ring as soon as the device can take it */
 	const atomic_bool *gate;
@@ -58,6 +61,8 @@ static const uint64_t wake_tag = UINT64_MAX;
 static void
 slot_ring_locked(struct relay_slot *s)
 {
+	int rc;
+
 	if (s->again) {
 		s->again = false;
 		relay.nr_again--;
@@ -65,7 +70,8 @@ slot_ring_locked(struct relay_slot *s)
 	/* a device that does not run gets one ring when it starts */
 	if (!atomic_load(s->gate))
 		return;
-	if (vfe_pci_doorbell_ring(&s->doorbell, s->value, 2) == -EAGAIN) {
+	rc = s->run != NULL ? s->run(s->arg) : vfe_pci_doorbell_ring(&s->doorbell, s->value, 2);
+	if (rc == -EAGAIN) {
 		s->again = true;
 		relay.nr_again++;
 		return;
@@ -143,9 +149,9 @@ relay_slot_alloc_locked(void)
 	return (int)slot;
 }
 
-int
-vdpa_relay_add(struct vdpa_fd *kick, const struct vfe_pci_doorbell *doorbell, uint32_t value,
-	const atomic_bool *gate, atomic_uint_least64_t *count)
+/* A slot with what @wanted says of it. */
+static int
+relay_add(struct vdpa_fd *kick, const struct relay_slot *wanted)
 {
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
 	struct relay_slot *s;
@@ -160,16 +166,38 @@ vdpa_relay_add(struct vdpa_fd *kick, const struct vfe_pci_doorbell *doorbell, ui
 		if (epoll_ctl(relay.epoll_fd, EPOLL_CTL_ADD, kick->fd, &ev) < 0) {
 			slot = -errno;
 		} else {
+			const uint32_t generation = s->generation;
+
+			*s = *wanted;
 			s->kick = vdpa_fd_get(kick);
-			s->doorbell = *doorbell;
-			s->value = value;
-			s->gate = gate;
-			s->count = count;
-			s->again = false;
+			s->generation = generation;
 		}
 	}
 	pthread_mutex_unlock(&relay.lock);
 	return slot;
+}
+
+int
+vdpa_relay_add(struct vdpa_fd *kick, const struct vfe_pci_doorbell *doorbell, uint32_t value,
+	const atomic_bool *gate, atomic_uint_least64_t *count)
+{
+	const struct relay_slot wanted = {
+		.doorbell = *doorbell,
+		.value = value,
+		.gate = gate,
+		.count = count,
+	};
+
+	return relay_add(kick, &wanted);
+}
+
+int
+vdpa_relay_add_run(struct vdpa_fd *kick, int (*run)(void *arg), void *arg, const atomic_bool *gate,
+	atomic_uint_least64_t *count)
+{
+	const struct relay_slot wanted = {.run = run, .arg = arg, .gate = gate, .count = count};
+
+	return relay_add(kick, &wanted);
 }
 
 void
@@ -206,6 +234,54 @@ vdpa_relay_poke(int slot)
 	relay_wake();
 }
 
+/* The shadow ring of @qid, if it has one now. */
+static struct vdpa_shadow *
+shadow_of(const struct vdpa_vf *vf, uint16_t qid)
+{
+	return vf->applied[qid].shadow ? vf->plain.shadows[qid] : NULL;
+}
+
+static int
+kick_relay_add(struct vdpa_vf *vf, uint16_t qid, struct vdpa_fd *kick)
+{
+	struct vdpa_shadow *shadow = shadow_of(vf, qid);
+	struct vdpa_bell *b = &vf->bells[qid];
+	int slot;
+
+	if (shadow != NULL)
+		slot = vdpa_relay_add_run(kick, vdpa_shadow_run, shadow, &vf->running, &b->relayed);
+	else
+		slot = vdpa_relay_add(
+			kick, &vf->queues[qid].doorbell, qid, &vf->running, &b->relayed);
+	if (slot < 0)
+		VDPA_LOG(ERR, run, vf->name, "queue %u: cannot relay doorbells: %s", qid,
+			strerror(-slot));
+	else
+		vdpa_relay_poke(slot);
+	return slot;
+}
+
+/* The interrupts of the device go to its shadow ring while that is used. */
+static void
+irq_relay_sync(struct vdpa_vf *vf, uint16_t qid, bool running)
+{
+	struct vdpa_shadow *shadow = running ? shadow_of(vf, qid) : NULL;
+	struct vdpa_bell *b = &vf->bells[qid];
+
+	if (shadow == NULL && b->irq_relay >= 0) {
+		vdpa_relay_del(b->irq_relay);
+		b->irq_relay = -1;
+	} else if (shadow != NULL && b->irq_relay < 0) {
+		b->irq_relay = vdpa_relay_add_run(vdpa_shadow_irq(shadow), vdpa_shadow_run, shadow,
+			&vf->running, vdpa_shadow_interrupts(shadow));
+		if (b->irq_relay < 0)
+			VDPA_LOG(ERR, run, vf->name, "queue %u: cannot relay interrupts: %s", qid,
+				strerror(-b->irq_relay));
+		else
+			vdpa_relay_poke(b->irq_relay);
+	}
+}
+
 /* The ring's relay follows its kick eventfd while the ring runs, and ends with it. */
 void
 vdpa_vf_relay_sync(struct vdpa_vf *vf)
@@ -225,18 +301,12 @@ vdpa_vf_relay_sync(struct vdpa_vf *vf)
 		if (b->relay_fd != want) {
 			if (b->relay >= 0)
 				vdpa_relay_del(b->relay);
-			b->relay = want == NULL ? -1
-						: vdpa_relay_add(want, &vf->queues[qid].doorbell,
-							  qid, &vf->running, &b->relayed);
-			if (want != NULL && b->relay < 0)
-				VDPA_LOG(ERR, run, vf->name, "queue %u: cannot relay doorbells: %s",
-					qid, strerror(-b->relay));
-			else if (want != NULL)
-				vdpa_relay_poke(b->relay);
+			b->relay = want == NULL ? -1 : kick_relay_add(vf, qid, want);
 			vdpa_fd_put(b->relay_fd);
 			b->relay_fd = vdpa_fd_get(want);
 		}
 		vdpa_fd_put(want);
+		irq_relay_sync(vf, qid, running);
 	}
 }
 

@@ -355,8 +355,10 @@ vf_alloc_queues(struct vdpa_vf *vf)
 	if (vf->rings == NULL || vf->applied == NULL || vf->bells == NULL ||
 		vfe_state_init(&vf->blob_state, vf->type->state_type, vf->vdev.num_queues) < 0)
 		return -ENOMEM;
-	for (qid = 0; qid < vf->nr_queues; qid++)
+	for (qid = 0; qid < vf->nr_queues; qid++) {
 		vf->bells[qid].relay = -1;
+		vf->bells[qid].irq_relay = -1;
+	}
 	vdpa_vf_blob_parked(vf); /* as large as any other blob of this device */
 	vf->blob_size = vfe_state_encoded_size(&vf->blob_state);
 	vf->blob = malloc(vf->blob_size);
@@ -743,6 +745,8 @@ vdpa_vf_reattach(struct vdpa_vf *vf, struct vfe_vdpa_error *err)
 		hardware_close(&hw);
 		return fail(err, VFE_VDPA_PROBE_FAIL, vf, ret);
 	}
+	/* while the guest's memory is what it was */
+	vdpa_shadow_stop(vf);
 	hardware_swap(vf, &hw);
 	hw.vdev.pci = NULL; /* the old one is gone: nothing to reset */
 	hardware_close(&hw);

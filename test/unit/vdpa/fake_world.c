@@ -280,8 +280,8 @@ struct vfe_dma_arena {
 static struct vfe_dma_arena *arenas[FAKE_VFS + 1];
 
 /* Where the device finds @iova, if it is in memory of the driver. */
-static void *
-arena_at(uint64_t iova)
+void *
+fake_arena_at(uint64_t iova)
 {
 	unsigned int i;
 
@@ -297,12 +297,12 @@ arena_at(uint64_t iova)
 static void
 ctrl_execute(struct fake_vf_log *log, const struct vfe_virtio_queue_cfg *q)
 {
-	const struct vfe_wire_vring_desc *desc = arena_at(q->desc);
-	struct vfe_wire_vring_avail *avail = arena_at(q->driver);
-	struct vfe_wire_vring_used *used = arena_at(q->device);
-	const struct vfe_wire_net_ctrl_hdr *hdr = arena_at(le64toh(desc[0].addr));
-	const uint8_t *data = arena_at(le64toh(desc[1].addr));
-	uint8_t *ack = arena_at(le64toh(desc[2].addr));
+	const struct vfe_wire_vring_desc *desc = fake_arena_at(q->desc);
+	struct vfe_wire_vring_avail *avail = fake_arena_at(q->driver);
+	struct vfe_wire_vring_used *used = fake_arena_at(q->device);
+	const struct vfe_wire_net_ctrl_hdr *hdr = fake_arena_at(le64toh(desc[0].addr));
+	const uint8_t *data = fake_arena_at(le64toh(desc[1].addr));
+	uint8_t *ack = fake_arena_at(le64toh(desc[2].addr));
 
 	assert((log->regs.status & VFE_VIRTIO_S_DRIVER_OK) != 0);
 	assert(le16toh(avail->idx) == (uint16_t)(log->regs.ctrl_avail + 1));
@@ -331,7 +331,7 @@ vfe_pci_doorbell_ring(const struct vfe_pci_doorbell *db, uint32_t value, uint32_
 
 	assert(len == 2 && value <= FAKE_QUEUES);
 	pthread_mutex_lock(&world.lock);
-	if (log->regs.enabled[value] && arena_at(log->regs.queues[value].desc) != NULL) {
+	if (log->regs.enabled[value] && fake_arena_at(log->regs.queues[value].desc) != NULL) {
 		ctrl_execute(log, &log->regs.queues[value]);
 		pthread_mutex_unlock(&world.lock);
 		return 0;

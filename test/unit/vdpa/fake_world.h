@@ -35,9 +35,9 @@ enum {
 #define FAKE_FEATURES                                                                            \
 	(VFE_BIT(VFE_NET_F_CSUM) | VFE_BIT(VFE_NET_F_MAC) | VFE_BIT(VFE_NET_F_MTU) |             \
 		VFE_BIT(VFE_NET_F_STATUS) | VFE_BIT(VFE_NET_F_MQ) | VFE_BIT(VFE_NET_F_CTRL_VQ) | \
-		VFE_BIT(VFE_NET_F_CTRL_RX) | VFE_BIT(VFE_VIRTIO_F_VERSION_1) |                   \
-		VFE_BIT(VFE_VIRTIO_F_ACCESS_PLATFORM) | VFE_BIT(VFE_VIRTIO_F_RING_PACKED) |      \
-		VFE_BIT(VFE_VIRTIO_F_RING_RESET))
+		VFE_BIT(VFE_VIRTIO_F_RING_EVENT_IDX) | VFE_BIT(VFE_NET_F_CTRL_RX) |              \
+		VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_VIRTIO_F_ACCESS_PLATFORM) |        \
+		VFE_BIT(VFE_VIRTIO_F_RING_PACKED) | VFE_BIT(VFE_VIRTIO_F_RING_RESET))
 #define FAKE_BLK_FEATURES                                                                      \
 	(VFE_BIT(VFE_BLK_F_BLK_SIZE) | VFE_BIT(VFE_BLK_F_SEG_MAX) | VFE_BIT(VFE_BLK_F_FLUSH) | \
 		VFE_BIT(VFE_BLK_F_CONFIG_WCE) | VFE_BIT(VFE_BLK_F_MQ) |                        \
@@ -178,6 +178,8 @@ struct vfe_vdpa_vf_info *fake_info(unsigned int i); /* overwritten by the next c
 
 /* The transport of a function ends. */
 void fake_hang_up(const struct vfe_bdf *bdf);
+/* Memory of the driver at a device address, NULL when there is none. */
+void *fake_arena_at(uint64_t iova);
 /* A configuration change interrupt of VF @i. */
 void fake_config_interrupt(unsigned int i);
 

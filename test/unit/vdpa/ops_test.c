@@ -323,7 +323,8 @@ features_that_cannot_work_are_not_offered(void **state)
 		VFE_BIT(VFE_NET_F_CSUM) | VFE_BIT(VFE_NET_F_MAC) | VFE_BIT(VFE_NET_F_MTU) |
 			VFE_BIT(VFE_NET_F_STATUS) | VFE_BIT(VFE_NET_F_MQ) |
 			VFE_BIT(VFE_NET_F_GUEST_ANNOUNCE) | VFE_BIT(VFE_VIRTIO_F_VERSION_1) |
-			VFE_BIT(VFE_VHOST_F_LOG_ALL) | VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES));
+			VFE_BIT(VFE_VIRTIO_F_RING_EVENT_IDX) | VFE_BIT(VFE_VHOST_F_LOG_ALL) |
+			VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES));
 	/* QEMU migrates with both or not at all */
 	assert_true((protocol & VFE_BIT(VDPA_PROTOCOL_F_LOG_SHMFD)) != 0);
 	assert_int_equal(protocol >> 17, 0); /* bits with two meanings */

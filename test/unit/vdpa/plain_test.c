@@ -6,11 +6,16 @@
 
 #undef NDEBUG
 
+#include <endian.h>
 #include <errno.h>
+#include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -255,24 +260,266 @@ features_that_are_refused_are_an_error(void **state)
 	fake_wait_state(0, "running");
 }
 
+/* --- shadow rings --- */
+
+enum { RING = 0x4000, RING_SIZE = 64 }; /* of the guest that fake_world.c has */
+
+/* Ring 1 as guest and device see it. */
+struct view {
+	struct vfe_wire_vring_avail *guest_avail;
+	struct vfe_wire_vring_used *guest_used;
+	struct vfe_wire_vring_avail *avail;
+	struct vfe_wire_vring_used *used;
+};
+
+static struct view
+view_of(struct fake_guest *g)
+{
+	struct fake_regs r = regs();
+
+	return (struct view){
+		.guest_avail = (void *)(g->mem + RING + 0x1000),
+		.guest_used = (void *)(g->mem + RING + 0x2000),
+		.avail = fake_arena_at(r.queues[1].driver),
+		.used = fake_arena_at(r.queues[1].device),
+	};
+}
+
 static void
-ring_that_does_not_begin_at_zero_is_refused_by_name(void **state)
+store16(uint16_t *p, uint16_t value)
+{
+	__atomic_store_n(p, htole16(value), __ATOMIC_RELEASE);
+}
+
+static void
+wait16(const uint16_t *p, uint16_t value)
+{
+	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
+
+	while (le16toh(__atomic_load_n(p, __ATOMIC_ACQUIRE)) != value) {
+		if (vfe_deadline_passed(deadline))
+			fail_msg("%u, expected %u", le16toh(*p), value);
+		sched_yield();
+	}
+}
+
+static void
+wait_signal(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	eventfd_t v;
+
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	assert_int_equal(eventfd_read(fd, &v), 0);
+}
+
+static bool
+signalled(int fd)
+{
+	eventfd_t v;
+
+	return eventfd_read(fd, &v) == 0;
+}
+
+/* The guest's driver makes @n chains available from @head on; its index is @from before that. */
+static void
+guest_adds(struct fake_guest *g, uint16_t from, uint16_t n, uint16_t head)
+{
+	struct view v = view_of(g);
+	uint16_t i;
+
+	for (i = 0; i < n; i++)
+		store16(&v.guest_avail->ring[(uint16_t)(from + i) % RING_SIZE],
+			(uint16_t)(head + i));
+	store16(&v.guest_avail->idx, (uint16_t)(from + n));
+}
+
+static void
+device_uses(const struct view *v, uint16_t at, uint16_t head, uint32_t len)
+{
+	v->used->ring[at % RING_SIZE] =
+		(struct vfe_wire_vring_used_elem){htole32(head), htole32(len)};
+	store16(&v->used->idx, (uint16_t)(at + 1));
+}
+
+static void
+device_interrupts(void)
+{
+	assert_int_equal(eventfd_write(world.vf[0].irq_fds[2], 1), 0);
+}
+
+/* Ring 1 stands at @used with @n chains that the device has not used. */
+static struct view
+start_in_the_middle(struct fake_guest *g, uint16_t used, uint16_t n, uint64_t features)
+{
+	unsigned int q;
+
+	fake_guest_set_used(g, 1, used);
+	guest_adds(g, used, n, 3);
+	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
+	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_FEATURES,
+				 features | VFE_BIT(VFE_VIRTIO_F_VERSION_1) |
+					 VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES)),
+		0);
+	assert_int_equal(fake_guest_mem(g), 0);
+	for (q = 0; q < 2; q++) {
+		fake_guest_ring(g, q);
+		fake_guest_enable(g, q, true);
+	}
+	fake_guest_driver_ok(g);
+	fake_wait_state(0, "running");
+	return view_of(g);
+}
+
+static void
+ring_in_the_middle_is_relayed(void **state)
 {
 	struct fake_guest *g = *state;
+	struct fake_regs r;
+	struct view v;
 
-	fake_guest_set_used(g, 1, 7);
-	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
-	assert_int_equal(fake_guest_mem(g), 0);
-	fake_guest_ring(g, 0);
-	fake_guest_ring(g, 1);
-	fake_guest_enable(g, 1, true);
-	fake_guest_driver_ok(g);
-	wait_error("queue 1 stands at index 7");
-	assert_false(regs().enabled[1]);
-	/* the guest's driver begins anew */
-	fake_guest_set_used(g, 1, 0);
+	v = start_in_the_middle(g, 7, 2, 0);
+	r = regs();
+	assert_int_equal(r.queues[1].desc, FAKE_MEM_GPA + 0x4000);
+	assert_non_null(v.avail);
+	assert_non_null(v.used);
+	assert_int_equal(r.queues[0].driver, FAKE_MEM_GPA + 0x1000); /* at its beginning: direct */
+	wait16(&v.avail->idx, 2);
+	assert_int_equal(le16toh(v.avail->ring[0]), 3);
+	assert_int_equal(le16toh(v.avail->ring[1]), 4);
+	assert_true(fake_info(0)->queues[1].shadow);
+	assert_false(fake_info(0)->queues[0].shadow);
+
+	wait_signal(g->call[1]); /* that of the start */
+	device_uses(&v, 0, 3, 100);
+	device_interrupts();
+	wait16(&v.guest_used->idx, 8);
+	assert_int_equal(le32toh(v.guest_used->ring[7].id), 3);
+	assert_int_equal(le32toh(v.guest_used->ring[7].len), 100);
+	wait_signal(g->call[1]);
+	assert_int_equal(fake_info(0)->queues[1].relayed_chains, 1);
+
+	guest_adds(g, 9, 1, 5);
+	assert_int_equal(eventfd_write(g->kick[1], 1), 0);
+	wait16(&v.avail->idx, 3);
+	assert_int_equal(le16toh(v.avail->ring[2]), 5);
+
+	/* what is used when it stops is not forgotten */
+	device_uses(&v, 1, 4, 0);
+	assert_int_equal(fake_get_base(g->vid, 1), 9);
+	assert_int_equal(le32toh(v.guest_used->ring[8].id), 4);
+}
+
+static void
+indices_of_a_relayed_ring_wrap(void **state)
+{
+	struct fake_guest *g = *state;
+	struct view v;
+
+	v = start_in_the_middle(g, 0xfffe, 3, 0);
+	wait16(&v.avail->idx, 3);
+	device_uses(&v, 0, 3, 0);
+	device_uses(&v, 1, 4, 0);
+	device_uses(&v, 2, 5, 0);
+	device_interrupts();
+	wait16(&v.guest_used->idx, 1);
+	assert_int_equal(le32toh(v.guest_used->ring[0xfffe % RING_SIZE].id), 3);
+	assert_int_equal(le32toh(v.guest_used->ring[0].id), 5);
+}
+
+static void
+event_index_is_kept_on_both_sides(void **state)
+{
+	struct fake_guest *g = *state;
+	struct view v;
+
+	v = view_of(g);
+	store16(&v.guest_avail->ring[RING_SIZE], 8); /* interrupt me after the second */
+	v = start_in_the_middle(g, 7, 2, VFE_BIT(VFE_VIRTIO_F_RING_EVENT_IDX));
+	wait16(&v.avail->idx, 2);
+	wait16((uint16_t *)(void *)&v.guest_used->ring[RING_SIZE], 9);
+	wait_signal(g->call[1]);
+	device_uses(&v, 0, 3, 0);
+	device_interrupts();
+	wait16(&v.guest_used->idx, 8);
+	wait16(&v.avail->ring[RING_SIZE], 1);
+	assert_false(signalled(g->call[1]));
+	device_uses(&v, 1, 4, 0);
+	device_interrupts();
+	wait_signal(g->call[1]);
+	assert_int_equal(le16toh(v.guest_used->idx), 9);
+}
+
+/* What is in the ring now has been looked at: of three looks at most one had begun before. */
+static void
+kick_until_seen(struct fake_guest *g)
+{
+	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
+	uint64_t before = fake_info(0)->queues[1].relayed_kicks;
+
+	while (fake_info(0)->queues[1].relayed_kicks < before + 3) {
+		assert_false(vfe_deadline_passed(deadline));
+		assert_int_equal(eventfd_write(g->kick[1], 1), 0);
+		sched_yield();
+	}
+}
+
+static void
+guest_that_lies_is_not_served(void **state)
+{
+	struct fake_guest *g = *state;
+	struct view v;
+
+	v = start_in_the_middle(g, 7, 1, 0);
+	wait16(&v.avail->idx, 1);
+	store16(&v.guest_avail->idx, 7 + RING_SIZE + 1);
+	kick_until_seen(g);
+	guest_adds(g, 8, 1, 9);
+	kick_until_seen(g);
+	assert_int_equal(le16toh(v.avail->idx), 1);
+	assert_string_equal(fake_info(0)->state, "running");
+}
+
+static void
+device_that_lies_is_lost(void **state)
+{
+	struct fake_guest *g = *state;
+	struct view v;
+
+	v = start_in_the_middle(g, 7, 1, 0);
+	wait16(&v.avail->idx, 1);
+	device_uses(&v, 1, 3, 0); /* two, of one */
+	device_interrupts();
+	fake_wait_state(0, "lost");
+	assert_int_equal(le16toh(v.guest_used->idx), 7);
+}
+
+static void
+restarted_ring_goes_on_and_a_new_one_is_direct(void **state)
+{
+	struct fake_guest *g = *state;
+	struct vfe_bdf bdf = fake_vf(0);
+	struct view v;
+
+	v = start_in_the_middle(g, 7, 2, 0);
+	wait16(&v.avail->idx, 2);
+	device_uses(&v, 0, 3, 0);
+	/* the device fails with a chain under way: it gets it again */
+	fake_hang_up(&bdf);
+	fake_wait_state(0, "lost");
+	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), 0);
 	fake_wait_state(0, "running");
-	assert_true(regs().enabled[1]);
+	v = view_of(g);
+	wait16(&v.avail->idx, 1);
+	assert_int_equal(le16toh(v.avail->ring[0]), 4);
+	assert_int_equal(le16toh(v.guest_used->idx), 8);
+
+	fake_guest_disconnect(g);
+	fake_wait_unmapped();
+	fake_guest_set_used(g, 1, 0);
+	fake_guest_start(g);
+	assert_int_equal(regs().queues[1].driver, FAKE_MEM_GPA + 0x5000);
+	assert_false(fake_info(0)->queues[1].shadow);
 }
 
 static void
@@ -327,7 +574,12 @@ main(void)
 		T(device_that_stays_filtered_runs),
 		T(control_queue_that_lies_is_an_error_and_a_reset),
 		T(features_that_are_refused_are_an_error),
-		T(ring_that_does_not_begin_at_zero_is_refused_by_name),
+		T(ring_in_the_middle_is_relayed),
+		T(indices_of_a_relayed_ring_wrap),
+		T(event_index_is_kept_on_both_sides),
+		T(guest_that_lies_is_not_served),
+		T(device_that_lies_is_lost),
+		T(restarted_ring_goes_on_and_a_new_one_is_direct),
 		T(lost_device_comes_back_and_runs),
 		T(test_operations_are_for_managed_ones),
 		T(arena_that_fails_leaves_nothing),

@@ -187,6 +187,8 @@ struct vfe_vdpa_queue_info {
 	uint16_t size;
 	uint16_t last_avail_idx; /* where it was started */
 	uint64_t relayed_kicks;
+	bool shadow; /* relayed by software: a plain function whose ring did not begin at 0 */
+	uint64_t relayed_chains; /* by that */
 };
 
 enum vfe_vdpa_phase {
