@@ -9,10 +9,12 @@ import time
 
 import pytest
 
-from peers import daemons
+from peers import blk, daemons
 from peers import vhost_user as vh
+from peers.blk import OK, T_IN, T_OUT
 from peers.memory import Memory
 from peers.vhost_user import FrontEnd
+from test_blk_service import BLOCK, SIZE, WCE_AT, Disk, Load
 
 NET_F_MQ = 1 << 22
 
@@ -226,3 +228,112 @@ def test_controller_restart(added):
         for index, _ in guest.rings():
             guest.kick(index)
         guest.echo(7)
+
+
+# disks
+
+
+class PlainDisk:
+    """A disk of the software DPU, and a service that drives it without its PF."""
+
+    def __init__(self, directory):
+        self.work = directory
+        self.image = blk.make_image(os.path.join(directory, 'disk.img'), SIZE)
+        self.start_controller()
+        self.service = daemons.Service(directory, self.controller.pci_dir)
+        self.vf = self.controller.vf(0)
+        self.path = os.path.join(directory, 'vhost0')
+        self.service.vf_add(self.vf, self.path, plain=True)
+
+    def start_controller(self):
+        self.controller = blk.BlkController(
+            self.work, [blk.file_bdev('disk', self.image)], ['disk'], pf_bdev='disk',
+            vfs=1, vf_extra={0: {'force_in_order': True}}, extra={'workers': 2})
+
+    def disk(self, **kwargs):
+        return Disk(self.path, **kwargs).connect()
+
+    def info(self):
+        return self.service.vf_info(self.vf)
+
+    def wait(self, what):
+        deadline = time.monotonic() + 15 * daemons.SLOW
+        while not what(self.info()):
+            assert time.monotonic() < deadline, self.info()
+            time.sleep(0.005)
+
+    def close(self):
+        self.service.stop()
+        self.controller.stop()
+
+
+@pytest.fixture
+def plain_disk(work):
+    text = daemons.missing(daemons.CONTROLLER, daemons.SERVICE)
+    if text:
+        pytest.skip(text)
+    rig = PlainDisk(tempfile.mkdtemp(prefix='q', dir=work))
+    try:
+        yield rig
+    finally:
+        rig.close()
+
+
+def test_disk(plain_disk):
+    info = plain_disk.info()
+    assert info['drive'] == 'plain' and info['type'] == 'blk' and info['capacity'] == SIZE
+    with plain_disk.disk(queues=4) as disk:
+        disk.start()
+        assert disk.max_pairs == 4
+        for queue in range(4):
+            data = os.urandom(BLOCK)
+            assert disk.request(T_OUT, 8 * queue, out=data, queue=queue)[0] == OK
+            assert disk.request(T_IN, 8 * queue, in_len=BLOCK, queue=3 - queue)[1] == data
+            assert blk.disk_has(plain_disk.image, 8 * queue, data)
+        assert disk.stop() == {queue: 2 for queue in range(4)}
+
+
+def test_configuration_of_a_disk(plain_disk):
+    with plain_disk.disk() as disk:
+        disk.start()
+        plain_disk.wait(lambda info: info['state'] == 'running')
+        assert struct.unpack('<Q', disk.get_config(0, 8))[0] * 512 == SIZE
+        assert disk.set_config(0, bytes(8)) != 0
+        for value in (0, 1, 0):
+            assert disk.set_config(WCE_AT, bytes([value])) == 0
+            assert disk.get_config(WCE_AT, 1) == bytes([value])
+            plain_disk.wait(
+                lambda info, v=value: plain_disk.controller.ctrl()['writeback'] is bool(v))
+        # a reset takes it from the device, so it is told again
+        disk.start_at(disk.stop())
+        plain_disk.wait(lambda info: info['state'] == 'running')
+        assert plain_disk.controller.ctrl()['writeback'] is False
+        assert disk.request(T_OUT, 0, out=bytes(BLOCK))[0] == OK
+
+
+def test_disk_stops_and_goes_on_under_load(plain_disk):
+    with plain_disk.disk(queues=2) as disk:
+        disk.start()
+        load = Load(disk)
+        for _ in range(5):
+            load.wait_for(50)
+            with load.lock:
+                bases = disk.stop()
+                assert bases == {i: ring.used_idx() for i, ring in disk.rings()}
+                disk.start_at(bases)
+        load.wait_for(50)
+        assert all(queue['shadow'] for queue in plain_disk.info()['queues'][:2])
+        load.finish(plain_disk.image)
+
+
+def test_controller_of_a_disk_dies_under_load(plain_disk):
+    with plain_disk.disk(queues=2) as disk:
+        disk.start()
+        load = Load(disk)
+        for _ in range(2):
+            load.wait_for(100)
+            plain_disk.controller.kill()
+            plain_disk.start_controller()
+            plain_disk.wait(lambda info: info['state'] == 'running')
+        load.wait_for(100)
+        load.finish(plain_disk.image)

@@ -124,14 +124,14 @@ blk_config_write(
 }
 
 static int
-blk_config_apply(struct vdpa_vf *vf, struct vfe_error *err)
+blk_config_apply(struct vdpa_vf *vf, bool again, struct vfe_error *err)
 {
 	bool stale;
 	uint8_t on;
 	int rc;
 
 	pthread_mutex_lock(&vf->lock);
-	stale = vf->writeback.stale;
+	stale = vf->writeback.stale || (again && vf->writeback.set);
 	on = vf->writeback.on;
 	vf->writeback.stale = false;
 	pthread_mutex_unlock(&vf->lock);

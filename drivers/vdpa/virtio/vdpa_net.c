@@ -68,9 +68,10 @@ net_config_write(
 }
 
 static int
-net_config_apply(struct vdpa_vf *vf, struct vfe_error *err)
+net_config_apply(struct vdpa_vf *vf, bool again, struct vfe_error *err)
 {
 	(void)vf;
+	(void)again;
 	(void)err;
 	return 0;
 }
@@ -147,6 +148,7 @@ const struct vdpa_type vdpa_net_type = {
 	.frontend_features = VFE_BIT(VFE_NET_F_GUEST_ANNOUNCE),
 	.config_size = sizeof(struct vfe_wire_net_config),
 	.queue_unit = 2, /* pairs */
+	.ctrl = &vdpa_net_ctrl,
 	.config_read = net_config_read,
 	.nr_queues = net_nr_queues,
 	.config_compatible = net_config_compatible,

@@ -100,7 +100,7 @@ ring_replace_locked(struct vdpa_vf *vf, struct vdpa_ring *ring, const struct vdp
 	bool same = ring->size == next->size && ring->desc == next->desc &&
 		    ring->avail == next->avail && ring->used == next->used;
 
-	if (vf->drive->keeps_rings) {
+	if (vdpa_vf_owns_ctrl(vf)) {
 		if (vdpa_ring_started(ring) != vdpa_ring_started(next) ||
 			(vdpa_ring_started(next) && !same))
 			config_changed_locked(vf);

@@ -45,6 +45,7 @@ enum {
 	VDPA_PARK_TIMEOUT_MS = 15000,   /* removal waits this long for a VF to be parked */
 	VDPA_RESET_TIMEOUT_MS = 120000, /* when probing */
 	VDPA_STOP_TIMEOUT_MS = 3000,    /* reset as the last means to stop a VF */
+	VDPA_CTRL_SPACE = 4096,         /* of the control queue of a plain function, bytes */
 	VDPA_SLAVE_TIMEOUT_MS = 30000,  /* an answer of the front-end on the back-end channel */
 };
 
@@ -111,8 +112,7 @@ struct vdpa_applied;
  */
 struct vdpa_drive_ops {
 	const char *name;
-	uint64_t own_features; /* negotiated in addition to the guest's, where offered */
-	bool keeps_rings;      /* a ring is there from its start; enabling it is left to @tend */
+	bool owns_ctrl; /* the control queue of the type is ours to use */
 	int (*quiesce)(struct vdpa_vf *vf);
 	int (*freeze)(struct vdpa_vf *vf);
 	int (*restore)(struct vdpa_vf *vf);
@@ -253,7 +253,7 @@ struct vdpa_plain {
 	uint16_t ctrl_idx;
 	bool ctrl_works;
 	bool fresh;     /* it has been reset and configured for nobody since */
-	uint16_t pairs; /* that the device uses */
+	uint16_t pairs; /* that the device uses; net */
 };
 
 struct vdpa_vf {
@@ -499,6 +499,7 @@ int vdpa_vf_look(struct vdpa_vf *vf, struct vfe_error *err);
 void vdpa_vf_blob_parked(struct vdpa_vf *vf); /* reactor, no job in flight */
 void vdpa_vf_kick_all(struct vdpa_vf *vf);    /* doorbells and call eventfds, once each */
 bool vdpa_ring_started(const struct vdpa_ring *ring);
+bool vdpa_vf_owns_ctrl(const struct vdpa_vf *vf); /* of the device: a plain net function */
 int vdpa_ring_translate(const struct vdpa_table *table, const struct vdpa_ring *ring,
 	struct vdpa_applied *ret, struct vfe_error *err);
 /* Where the ring stands: the guest's used index, else what the front-end said. */

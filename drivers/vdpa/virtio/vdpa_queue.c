@@ -20,6 +20,13 @@ enum {
 	MAX_TABLE_CHANGES = 8,
 };
 
+/* Rings are there from their start then, and enabling them is left to the control queue. */
+bool
+vdpa_vf_owns_ctrl(const struct vdpa_vf *vf)
+{
+	return vf->drive->owns_ctrl && vf->type->ctrl != NULL;
+}
+
 bool
 vdpa_ring_started(const struct vdpa_ring *ring)
 {
@@ -144,7 +151,7 @@ plan_init(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
 		r = &vf->rings[qid];
 		a = &plan->rings[qid];
-		if (!vdpa_ring_started(r) || !(r->enabled || vf->drive->keeps_rings))
+		if (!vdpa_ring_started(r) || !(r->enabled || vdpa_vf_owns_ctrl(vf)))
 			continue;
 		a->enabled = true;
 		a->call = vdpa_fd_get(r->call);
@@ -370,8 +377,9 @@ vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err)
 		rc = plan_init(vf, &plan, err);
 	if (rc == 0)
 		rc = plan_indices(vf, &plan, err);
-	features = vdpa_type_features_driver(vf->type, vf->vdev.device_features, plan.features) |
-		   (vf->vdev.device_features & vf->drive->own_features);
+	features = vdpa_type_features_driver(vf->type, vf->vdev.device_features, plan.features);
+	if (vdpa_vf_owns_ctrl(vf))
+		features |= vf->vdev.device_features & vf->type->ctrl->features;
 	if (rc == 0 && vf->drive->plan != NULL)
 		vf->drive->plan(vf, features, plan.rings);
 	if (rc == 0)
@@ -414,7 +422,7 @@ vdpa_vf_tend(struct vdpa_vf *vf, struct vfe_error *err)
 	if (changed)
 		rc = irqs_set(vf, vf->applied, err);
 	if (rc == 0)
-		rc = vf->type->config_apply(vf, err);
+		rc = vf->type->config_apply(vf, false, err);
 	if (rc == 0 && stale)
 		rc = config_refresh(vf, err);
 	if (rc == 0 && vf->drive->tend != NULL)

@@ -28,6 +28,24 @@ union vdpa_config {
 	uint8_t bytes[sizeof(struct vfe_wire_blk_config)];
 };
 
+/*
+ * The queue beside the data queues that a front-end keeps from the device, when the driver has it:
+ * that of a plain function (vdpa_plain.c). Worker.
+ */
+struct vdpa_ctrl_ops {
+	uint64_t features; /* negotiated for it in addition to the guest's, where offered */
+
+	/* How many data queues there are with @features at most. */
+	uint16_t (*nr_rings)(const struct vdpa_vf *vf, uint64_t features);
+
+	/* The data queues have been set up, the device is about to run; it runs. */
+	int (*configure)(struct vdpa_vf *vf, struct vfe_error *err);
+	int (*started)(struct vdpa_vf *vf, struct vfe_error *err);
+
+	/* Rings of a device that runs have been enabled or disabled: that is told by this queue. */
+	int (*tend)(struct vdpa_vf *vf, struct vfe_error *err);
+};
+
 struct vdpa_type {
 	const char *name;
 	uint16_t pci_device_id; /* of PFs and VFs */
@@ -43,6 +61,8 @@ struct vdpa_type {
 	 * come twice: see vdpa_inflight.c.
 	 */
 	bool requests_last;
+
+	const struct vdpa_ctrl_ops *ctrl; /* NULL = it has none */
 
 	/* Read and check all of it. 0, -EPROTO, or what the transport says. Provisioning, worker.
 	 */
@@ -72,8 +92,11 @@ struct vdpa_type {
 	int (*config_write)(struct vdpa_vf *vf, uint32_t off, const uint8_t *buf, uint32_t len,
 		struct vfe_error *err);
 
-	/* Tell the device what config_write() has noted. Worker. */
-	int (*config_apply)(struct vdpa_vf *vf, struct vfe_error *err);
+	/*
+	 * Tell the device what config_write() has noted; with @again it has been reset since and is
+	 * told everything. Worker.
+	 */
+	int (*config_apply)(struct vdpa_vf *vf, bool again, struct vfe_error *err);
 
 	/* Into the blob that the device is given. vf->lock. */
 	void (*blob)(const struct vdpa_vf *vf, struct vfe_state *state);
@@ -88,6 +111,7 @@ struct vdpa_type {
 		const union vdpa_config *config, uint64_t device_features, char *text, size_t size);
 };
 
+extern const struct vdpa_ctrl_ops vdpa_net_ctrl; /* vdpa_net_ctrl.c */
 extern const struct vdpa_type vdpa_net_type;
 extern const struct vdpa_type vdpa_blk_type;
 

@@ -21,21 +21,35 @@
 
 #include "fake_world.h"
 #include "vdpa_priv.h"
+#include "vfe_wire_pci.h"
 
 static struct vfe_vdpa_error verr;
 
 static int
-setup(void **state)
+setup_started(void **state)
 {
 	struct fake_guest *g = calloc(1, sizeof(*g));
 	struct vfe_bdf bdf = fake_vf(0);
 
-	fake_start();
 	if (vfe_vdpa_vf_add_plain(&bdf, NULL, &verr) < 0)
 		fail_msg("%d %s", verr.code, verr.err.text);
 	fake_guest_open(g, 0);
 	*state = g;
 	return 0;
+}
+
+static int
+setup(void **state)
+{
+	fake_start();
+	return setup_started(state);
+}
+
+static int
+setup_blk(void **state)
+{
+	fake_start_blk();
+	return setup_started(state);
 }
 
 static int
@@ -560,7 +574,101 @@ arena_that_fails_leaves_nothing(void **state)
 	assert_int_equal(world.arenas, 1);
 }
 
+/* --- disks --- */
+
+static void
+disk_is_told_by_registers(void **state)
+{
+	struct fake_guest *g = *state;
+	struct fake_regs r;
+
+	assert_string_equal(fake_info(0)->drive, "plain");
+	assert_int_equal(fake_info(0)->device_id, VFE_PCI_DEVICE_VIRTIO_BLK);
+	assert_int_equal(fake_info(0)->capacity, 2048 * 512);
+	fake_guest_start(g);
+	r = regs();
+	assert_int_equal(r.features,
+		VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_VIRTIO_F_ACCESS_PLATFORM) |
+			VFE_BIT(VFE_VIRTIO_F_RING_RESET) | VFE_BIT(VFE_BLK_F_CONFIG_WCE));
+	assert_true(r.enabled[0] && r.enabled[1] && !r.enabled[2]);
+	assert_int_equal(r.queues[1].device, FAKE_MEM_GPA + 0x6000);
+	assert_int_equal(r.ctrl_commands, 0);
+	fake_guest_set_used(g, 1, 9);
+	assert_int_equal(fake_get_base(g->vid, 1), 9);
+	assert_int_equal(regs().status, 0x03);
+}
+
+/* No control queue could say that a ring is not to be used. */
+static void
+ring_of_a_disk_that_is_disabled_is_not_there(void **state)
+{
+	struct fake_guest *g = *state;
+
+	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
+	assert_int_equal(fake_guest_mem(g), 0);
+	fake_guest_ring(g, 0);
+	fake_guest_ring(g, 1);
+	fake_guest_enable(g, 0, true);
+	fake_guest_driver_ok(g);
+	fake_wait_state(0, "running");
+	assert_true(regs().enabled[0] && !regs().enabled[1]);
+	fake_guest_enable(g, 1, true);
+	while (!regs().enabled[1])
+		fake_flush();
+	fake_wait_state(0, "running");
+}
+
+static int
+set_writeback(struct fake_guest *g, uint8_t on)
+{
+	struct vdpa_msg_config config = {
+		.offset = offsetof(struct vfe_wire_blk_config, writeback),
+		.size = 1,
+		.region[0] = on,
+	};
+
+	return fake_send(g->vid, VDPA_MSG_SET_CONFIG, &config, VDPA_MSG_CONFIG_HDR + 1, NULL, 0);
+}
+
+/* A reset takes it from the device, and a plain one gets no blob. */
+static void
+write_cache_of_a_disk_outlives_its_resets(void **state)
+{
+	struct fake_guest *g = *state;
+	unsigned int q;
+
+	fake_guest_start(g);
+	assert_int_equal(world.config_writes, 0);
+	assert_int_equal(set_writeback(g, 0), 0);
+	while (world.config_writes < 1)
+		fake_flush();
+	assert_int_equal(world.config_write_value, 0);
+	for (q = 0; q < 2; q++)
+		assert_int_equal(fake_get_base(g->vid, q), 0);
+	world.disk.writeback = 1;
+	for (q = 0; q < 2; q++)
+		fake_guest_ring(g, q);
+	fake_wait_state(0, "running");
+	assert_int_equal(world.config_writes, 2);
+	assert_int_equal(world.disk.writeback, 0);
+}
+
+static void
+other_types_of_devices_are_refused(void **state)
+{
+	struct vfe_bdf bdf = fake_vf(1);
+
+	(void)state;
+	fake_stage(FAKE_STAGE_DEVICE_ID, 0, 0);
+	assert_true(vfe_vdpa_vf_add_plain(&bdf, NULL, &verr) < 0);
+	fake_stage(FAKE_STAGE_NONE, 0, 0);
+	assert_int_equal(verr.code, VFE_VDPA_PROBE_FAIL);
+	assert_non_null(strstr(verr.err.text, "neither virtio-net's nor virtio-blk's"));
+	assert_int_equal(world.open_devices, 1);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define B(f) cmocka_unit_test_setup_teardown(f, setup_blk, teardown)
 
 int
 main(void)
@@ -583,6 +691,10 @@ main(void)
 		T(lost_device_comes_back_and_runs),
 		T(test_operations_are_for_managed_ones),
 		T(arena_that_fails_leaves_nothing),
+		T(other_types_of_devices_are_refused),
+		B(disk_is_told_by_registers),
+		B(ring_of_a_disk_that_is_disabled_is_not_there),
+		B(write_cache_of_a_disk_outlives_its_resets),
 	};
 
 	return cmocka_run_group_tests_name("vdpa_plain", tests, NULL, NULL);
