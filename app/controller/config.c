@@ -22,6 +22,7 @@ enum {
 	MAX_MSIX = 2048,
 	MAX_DRAIN_MS = 60000,
 	DEFAULT_DRAIN_MS = 5000,
+	DEFAULT_SPIN_US = 50,
 	IB_DEV_SIZE = 32,
 	ALL_DIRTY_MODES = 0x1e,
 };
@@ -326,6 +327,7 @@ read_software_dpu(const struct json_key *key, const json_t *value, const char *p
 		{"workers", json_read_u32, DPU(workers), 1, DP_MAX_WORKERS},
 		{"worker_cpus", read_cpus, DPU(cpus), 0, 0},
 		{"polling", json_read_bool, DPU(polling), 0, 0},
+		{"blk_spin_us", json_read_u32, DPU(blk_spin_us), 0, DP_MAX_SPIN_US},
 		{"queue_size", json_read_u32, DPU(queue_size), 2, VFE_VIRTIO_QUEUE_MAX_SIZE},
 		{"dirty_modes", read_dirty_modes, DPU(dirty_modes), 0, 0},
 		{"dirty_coarse", json_read_bool, DPU(dirty_coarse), 0, 0},
@@ -709,6 +711,7 @@ set_defaults(struct raw *raw)
 	config->workers = 1;
 	config->queue_size = 256;
 	config->drain_timeout_ms = DEFAULT_DRAIN_MS;
+	config->blk_spin_us = DEFAULT_SPIN_US;
 	snprintf(config->dir, sizeof(config->dir), "/run/vfe/pci");
 	snprintf(config->rpc_socket, sizeof(config->rpc_socket), "/run/vfe/controller.sock");
 }

@@ -109,6 +109,7 @@ struct config {
 	uint32_t workers;
 	struct config_cpus cpus; /* of the workers; none = not pinned */
 	bool polling;
+	uint32_t blk_spin_us; /* as in datapath.h */
 	uint32_t queue_size;
 	uint32_t dirty_modes; /* bit n: mode n of tracking dirty pages is offered */
 	bool dirty_coarse;    /* mark 8 pages at a time in bitmaps */

@@ -149,6 +149,7 @@ dpu_create(
 		.nr_workers = (uint16_t)config->workers,
 		.cpus = config->cpus.nr > 0 ? config->cpus.cpu : NULL,
 		.polling = config->polling,
+		.blk_spin_us = config->blk_spin_us,
 		.on_broken = function_on_broken,
 	};
 	unsigned int i;

@@ -23,6 +23,13 @@
 #include "vfe_wire_blk.h"
 
 enum {
+	/*
+	 * Requests per visit of a queue. The driver sees what is done after each visit, and can go
+	 * on while the rest is carried out.
+	 */
+	BP_BURST = 16,
+	BP_SPIN_MISSES = 4, /* in a row, and looking longer is not worth while ... */
+	BP_SPIN_PAUSE = 32, /* until so many times later, when it is tried again */
 	BP_INLINE_IOV = 34, /* 128 KiB in pages, header and status */
 	BP_NR_BIG = 4,      /* requests of more parts that can be in flight in one queue */
 	BP_MAX_TRIES = 8,   /* of a transfer that was interrupted */
@@ -102,7 +109,10 @@ struct bp_queue {
 	uint16_t nr_bigs;
 	uint16_t nr_slots;
 	bool draining;
-	bool starved; /* requests were left in the ring for want of room */
+	bool starved;        /* requests were left in the ring for want of room */
+	bool empty;          /* nothing was in the ring at the last visit */
+	uint8_t spin_misses; /* how often the next request came too late to be waited for */
+	int64_t empty_since; /* ns; 0: there was something, or the back end is at work */
 	bool has_ring;
 	bool tell;             /* the control thread wants to know when drained */
 	sem_t *waiter;         /* the control thread waits for it */

@@ -65,6 +65,51 @@ reap_all(struct bp_queue *bq)
 		(void)bq->port->disk->ops->flush(bq);
 }
 
+static int64_t
+now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+/*
+ * The ring is empty. A driver that has just got all its answers often has the next request in a
+ * moment: looking at the ring a little longer is cheaper for everybody then than the doorbell, its
+ * relay and our wake-up. Whether it is worth while is learned from how long it took before.
+ */
+static bool
+queue_idle(struct bp_queue *bq)
+{
+	const uint32_t spin_ns = bq->port->engine->bp_spin_ns;
+	int64_t now;
+
+	if (spin_ns > 0 && !bq->q.worker->polling && in_flight(bq) == 0) {
+		now = now_ns();
+		if (bq->empty_since == 0)
+			bq->empty_since = now;
+		if (bq->spin_misses < BP_SPIN_MISSES && now - bq->empty_since < spin_ns) {
+			dp_cpu_relax();
+			return true;
+		}
+	}
+	return dp_queue_idle(&bq->q);
+}
+
+/* There are requests again. */
+static void
+queue_busy(struct bp_queue *bq)
+{
+	if (vfe_likely(bq->empty_since == 0))
+		return;
+	if (now_ns() - bq->empty_since < bq->port->engine->bp_spin_ns)
+		bq->spin_misses = 0;
+	else if (++bq->spin_misses == BP_SPIN_MISSES + BP_SPIN_PAUSE)
+		bq->spin_misses = BP_SPIN_MISSES - 1;
+	bq->empty_since = 0;
+}
+
 /* One visit: everything that is done is given back, a burst is taken, all goes off together. */
 static bool
 queue_poll(struct dp_queue *q)
@@ -89,6 +134,10 @@ queue_poll(struct dp_queue *q)
 	dp_queue_flush(q);
 	if (vfe_unlikely(q->ring.broken))
 		return dp_queue_broke(q);
+	if (!bq->empty)
+		queue_busy(bq);
+	else if (!more && !bq->draining)
+		more = queue_idle(bq);
 	return more;
 }
 
@@ -376,6 +425,8 @@ bp_queue_start(
 	dp_queue_reset_stats(&bq->q);
 	memset(&bq->stats, 0, sizeof(bq->stats));
 	bq->draining = false;
+	bq->spin_misses = 0;
+	bq->empty_since = 0;
 	bq->q.call_pending = false;
 	rc = dp_queue_take_fds(&bq->q, cfg, err);
 	if (rc < 0)

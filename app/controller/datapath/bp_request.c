@@ -489,11 +489,12 @@ bp_take(struct bp_queue *bq)
 	int n = vfe_vring_avail(ring), i;
 
 	bq->starved = false;
+	bq->empty = n == 0;
 	if (n <= 0)
-		return n == 0 && dp_queue_idle(&bq->q);
+		return false;
 	vfe_vring_set_kick(ring, false);
-	if (n > DP_BURST)
-		n = DP_BURST;
+	if (n > BP_BURST)
+		n = BP_BURST;
 	for (i = 0; i < n; i++) {
 		if (!take_one(bq)) {
 			bq->starved = !ring->broken;

@@ -180,11 +180,22 @@ struct dp_engine {
 	TAILQ_HEAD(, bp_port) bp_ports;
 	TAILQ_HEAD(, bp_disk) bp_disks;
 	struct bp_pool *bp_pool; /* NULL until somebody needs it */
+	uint32_t bp_spin_ns;
 	atomic_bool scribble_off;
 	uint16_t next_worker;
 	uint16_t nr_workers;
 	struct dp_worker workers[] __attribute__((aligned(DP_CACHE_LINE)));
 };
+
+static inline void
+dp_cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
 
 /* worker.c */
 int dp_worker_start(struct dp_worker *w, struct dp_engine *engine, bool polling, int cpu,

@@ -54,6 +54,7 @@ dp_engine_create(struct ev_loop *loop, const struct dp_engine_cfg *cfg, struct d
 	memset(engine, 0, size);
 	engine->loop = loop;
 	engine->on_broken = cfg->on_broken;
+	engine->bp_spin_ns = cfg->blk_spin_us * 1000;
 	TAILQ_INIT(&engine->ports);
 	TAILQ_INIT(&engine->bp_ports);
 	TAILQ_INIT(&engine->bp_disks);

@@ -116,16 +116,6 @@ dp_worker_detach(struct dp_queue *q)
 
 /* The thread. */
 
-static inline void
-cpu_relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
-
 static void
 worker_wait(struct dp_worker *w, int timeout_ms)
 {
@@ -203,7 +193,7 @@ worker_main(void *arg)
 		else if (++w->rounds % every == 0)
 			worker_wait(w, 0);
 		if (!worker_round(w) && w->polling)
-			cpu_relax();
+			dp_cpu_relax();
 	}
 	return NULL;
 }

@@ -25,7 +25,7 @@ static const char full[] =
 	" \"vf\": {\"mac_base\": \"00:00:00:00:33:FF\", \"features\": 4294967296,"
 	"          \"vfs_per_pf\": 2, \"qp_num\": 4},"
 	" \"software_dpu\": {\"dir\": \"/d\", \"rpc_socket\": \"/r\", \"workers\": 2,"
-	"   \"worker_cpus\": [1, 0], \"polling\": true, \"queue_size\": 512,"
+	"   \"worker_cpus\": [1, 0], \"polling\": true, \"blk_spin_us\": 7, \"queue_size\": 512,"
 	"   \"pfs\": [{\"bdf\": \"0000:af:00.2\", \"type\": \"net\", \"first_vf\": "
 	"\"0000:af:1f.7\","
 	"             \"mtu\": 9000, \"backend\": {\"type\": \"tap\"},"
@@ -49,6 +49,7 @@ the_user_guide_s_keys_are_understood(void **state)
 	assert_int_equal(config.cpus.nr, 2);
 	assert_int_equal(config.cpus.cpu[0], 1);
 	assert_true(config.polling);
+	assert_int_equal(config.blk_spin_us, 7);
 	assert_string_equal(config.sf_parent_device, "mlx5_2");
 	assert_string_equal(config.ignored,
 		"ib_dev_p1, is_lag, recovery, sf_pool_force_destroy, sf_pool_percent");
@@ -158,6 +159,7 @@ static const struct {
 		"worker_cpus: 1 CPUs"},
 	{"{\"software_dpu\": {" PFS ", \"worker_cpus\": [-1]}}", "software_dpu.worker_cpus[0]"},
 	{"{\"software_dpu\": {" PFS ", \"polling\": 2}}", "software_dpu.polling"},
+	{"{\"software_dpu\": {" PFS ", \"blk_spin_us\": 1001}}", "software_dpu.blk_spin_us"},
 	{"{\"software_dpu\": {" PFS ", \"queue_size\": 300}}", "queue_size: 300"},
 	{"{\"software_dpu\": {" PFS ", \"num_msix\": 4096}}", "software_dpu.num_msix"},
 	{"{\"software_dpu\": {" PFS ", \"dir\": 5}}", "software_dpu.dir: expected a string"},

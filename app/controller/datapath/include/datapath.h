@@ -25,6 +25,7 @@ enum {
 	DP_MAX_WORKERS = 64,
 	DP_MAX_PAIRS = 128,
 	DP_MAX_MACS = 256,
+	DP_MAX_SPIN_US = 1000,
 };
 
 enum dp_backend {
@@ -48,6 +49,11 @@ struct dp_engine_cfg {
 	uint16_t nr_workers; /* 1..DP_MAX_WORKERS */
 	const int *cpus;     /* CPU of each worker, or NULL = not pinned */
 	bool polling;        /* workers never sleep while a queue of theirs is started */
+	/*
+	 * How long a worker looks at the empty ring of a disk before it sleeps, as long as requests
+	 * have come in that time; microseconds up to DP_MAX_SPIN_US, 0 = never.
+	 */
+	uint32_t blk_spin_us;
 	/*
 	 * A queue broke (hostile ring, memory gone, TAP deleted). Called on the control thread,
 	 * from the event loop and never from inside one of the functions below. @ctx is the port's;

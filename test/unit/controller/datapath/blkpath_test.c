@@ -34,6 +34,8 @@ enum {
 	POLLING = 1, /* flags of begin() */
 	THREADS = 2,
 	IN_ORDER = 4,
+	SPIN = 8,
+	SPIN_US = 500,
 };
 
 /* One request of the fake driver. */
@@ -110,7 +112,11 @@ static struct world *
 begin(enum bp_disk_type type, unsigned int flags)
 {
 	const struct dp_engine_cfg engine_cfg = {
-		.nr_workers = 2, .polling = (flags & POLLING) != 0, .on_broken = on_broken};
+		.nr_workers = 2,
+		.polling = (flags & POLLING) != 0,
+		.blk_spin_us = flags & SPIN ? SPIN_US : 0,
+		.on_broken = on_broken,
+	};
 	struct world *w = calloc(1, sizeof(*w));
 	struct bp_port_cfg cfg = {
 		.name = "0000:00:01.0",
@@ -266,7 +272,9 @@ static const struct {
 } kinds[] = {
 	{BP_DISK_MEMORY, 0},
 	{BP_DISK_MEMORY, POLLING},
+	{BP_DISK_MEMORY, SPIN},
 	{BP_DISK_FILE, 0},
+	{BP_DISK_FILE, SPIN},
 	{BP_DISK_FILE, POLLING},
 	{BP_DISK_FILE, THREADS},
 	{BP_DISK_FILE, THREADS | POLLING},
@@ -525,6 +533,47 @@ disks_refuse_what_makes_no_sense(void **state)
 	end(w);
 }
 
+/* Wait until the device asks for doorbells, as it does before it sleeps. */
+static bool
+wait_asleep(struct world *w, uint16_t qid)
+{
+	struct vfe_deadline deadline = vfe_deadline_in_ms(WAIT_MS);
+	const struct vfe_wire_vring_used *used = w->q[qid].ring.used;
+
+	while (__atomic_load_n(&used->flags, __ATOMIC_ACQUIRE) & VFE_VRING_USED_F_NO_NOTIFY) {
+		if (vfe_deadline_passed(deadline))
+			return false;
+	}
+	return true;
+}
+
+/* The next request comes sooner or later than it is waited for: it is seen all the same. */
+static void
+requests_are_waited_for_only_so_long(void **state)
+{
+	struct world *w = begin(BP_DISK_MEMORY, SPIN);
+	struct bp_queue_stats stats;
+	struct request r;
+	int i;
+
+	(void)state;
+	assert_int_equal(start(w, 0), 0);
+	for (i = 0; i < 200; i++) {
+		/* long runs of one and of the other: waiting is given up and begun again */
+		if (i / 50 % 2 != 0)
+			assert_true(wait_asleep(w, 0));
+		r = post(w, 0, VFE_BLK_T_IN, 0, 512);
+		show(w, 0);
+		assert_int_equal(take(w, 0, WAIT_MS), r.head);
+		assert_int_equal(*r.status, VFE_BLK_S_OK);
+	}
+	assert_true(wait_asleep(w, 0));
+	bp_queue_stats(w->port, 0, &stats);
+	assert_in_range(stats.kicks, 90, 201);
+	assert_true(bp_queue_drain(w->port, 0));
+	end(w);
+}
+
 int
 main(void)
 {
@@ -535,6 +584,7 @@ main(void)
 		cmocka_unit_test(a_broken_ring_gets_its_requests_back),
 		cmocka_unit_test(stops_under_load_lose_nothing),
 		cmocka_unit_test(writes_are_told),
+		cmocka_unit_test(requests_are_waited_for_only_so_long),
 		cmocka_unit_test(disks_refuse_what_makes_no_sense),
 	};
 
