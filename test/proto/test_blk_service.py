@@ -136,6 +136,12 @@ class Host:
     def wait_state(self, state, index=PLAIN):
         return self.wait(lambda info: info['state'] == state, index)
 
+    def wait_log(self, text):
+        deadline = time.monotonic() + 10 * daemons.SLOW
+        while text not in self.service.log():
+            assert time.monotonic() < deadline, f'no {text!r}:\n{self.service.log_tail()}'
+            time.sleep(0.005)
+
     def writes(self, index=PLAIN):
         """Since the queues were started last."""
         return sum(q['writes'] for q in self.controller.ctrl(index)['queues'])
@@ -514,8 +520,7 @@ def test_disk_without_requests_outlives_its_controller(host, image):
         host.controller.inject('disk', 'none')
         assert disk.queues[0].take(10.0)[:2] == (slow, OK)
         host.controller.kill()
-        host.wait_state('lost')
-        host.service.stable_fds()   # all that the loss makes it do is done
+        host.wait_log('lost with 0 requests in flight')
         data = os.urandom(BLOCK)
         late = disk.submit(T_OUT, 8, out=data)
         host.start_controller()

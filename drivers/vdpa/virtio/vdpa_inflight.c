@@ -79,37 +79,44 @@ check_distinct(struct vdpa_vf *vf, const struct vdpa_applied *ring, uint16_t fro
 	return rc;
 }
 
-static bool
-ring_is_quiet(struct vdpa_vf *vf, const struct vdpa_applied *ring)
+/* Requests that are not completed; what cannot be read counts as one. */
+static uint16_t
+ring_pending(struct vdpa_vf *vf, const struct vdpa_applied *ring)
 {
 	uint16_t used, avail;
 
-	return vdpa_domain_read16(vf->domain,
-		       ring->used + offsetof(struct vfe_wire_vring_used, idx), &used) == 0 &&
-	       vdpa_domain_read16(vf->domain,
-		       ring->avail + offsetof(struct vfe_wire_vring_avail, idx), &avail) == 0 &&
-	       used == avail;
+	if (vdpa_domain_read16(vf->domain, ring->used + offsetof(struct vfe_wire_vring_used, idx),
+		    &used) < 0 ||
+		vdpa_domain_read16(vf->domain,
+			ring->avail + offsetof(struct vfe_wire_vring_avail, idx), &avail) < 0)
+		return 1;
+	return (uint16_t)(avail - used);
 }
 
 /* What the guest makes available from now on has been taken by nobody. */
 void
 vdpa_inflight_note(struct vdpa_vf *vf)
 {
+	unsigned int total = 0;
 	struct vdpa_applied ring;
-	uint16_t qid;
-	bool quiet;
+	uint16_t qid, pending;
 
-	for (qid = 0; vf->type->requests_last && qid < vf->nr_queues; qid++) {
+	if (!vf->type->requests_last)
+		return;
+	for (qid = 0; qid < vf->nr_queues; qid++) {
 		pthread_mutex_lock(&vf->lock);
 		ring = vf->applied[qid];
 		pthread_mutex_unlock(&vf->lock);
 		/* one that was quiet at a loss before has not been started since */
-		quiet = ring.enabled && (ring.quiet || ring_is_quiet(vf, &ring));
+		pending = ring.enabled && !ring.quiet ? ring_pending(vf, &ring) : 0;
+		total += pending;
 		pthread_mutex_lock(&vf->lock);
-		vf->applied[qid].quiet = quiet && vf->applied[qid].used == ring.used;
+		vf->applied[qid].quiet =
+			ring.enabled && pending == 0 && vf->applied[qid].used == ring.used;
 		pthread_cond_broadcast(&vf->changed);
 		pthread_mutex_unlock(&vf->lock);
 	}
+	VDPA_LOG(NOTICE, run, vf->name, "lost with %u requests in flight", total);
 }
 
 int
