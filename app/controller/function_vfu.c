@@ -390,6 +390,7 @@ function_vfu_create(struct function *fn, struct vfe_error *err)
 		.name = fn->name,
 		.ops = &vfu_ops,
 		.ctx = fn,
+		.signaller = &fn->env->signaller,
 	};
 	char path[CONFIG_MAX_PATH + VFE_BDF_STR_SIZE + 8];
 	int rc;

@@ -84,6 +84,24 @@ vfe_signal(struct vfe_signaller *signaller, int fd)
 }
 
 bool
+vfe_signaller_takes(struct vfe_signaller *signaller, int fd)
+{
+	struct iocb cb = {0}, *list = &cb;
+
+	if (signaller->file < 0)
+		return vfe_fd_is_eventfd(fd);
+	cb.aio_lio_opcode = IOCB_CMD_PREAD;
+	cb.aio_fildes = (uint32_t)signaller->file;
+	cb.aio_buf = UINT64_MAX; /* nobody's memory: refused, but only when the eventfd is right */
+	cb.aio_nbytes = 1;
+	cb.aio_flags = IOCB_FLAG_RESFD;
+	cb.aio_resfd = (uint32_t)fd;
+	if (syscall(SYS_io_submit, signaller->context, 1, &list) == 1 || errno == EFAULT)
+		return true;
+	return errno != EINVAL && errno != EBADF && vfe_fd_is_eventfd(fd);
+}
+
+bool
 vfe_fd_is_eventfd(int fd)
 {
 	static const char name[] = "anon_inode:[eventfd]";

@@ -292,12 +292,14 @@ on_device_get_irq_info(
  * cannot tell, O_NONBLOCK has to do.
  */
 static int
-check_eventfd(int fd)
+check_eventfd(struct vfe_vfu_server *server, int fd)
 {
 	static const char eventfd[] = "anon_inode:[eventfd]";
 	char path[32], target[64];
 	ssize_t n;
 
+	if (server->cfg.signaller != NULL && vfe_signaller_takes(server->cfg.signaller, fd))
+		return vfe_fd_set_nonblock(fd);
 	(void)vfe_str_format(path, sizeof(path), "/proc/self/fd/%d", fd);
 	n = readlink(path, target, sizeof(target));
 	if (n >= 0 && ((size_t)n != strlen(eventfd) || memcmp(target, eventfd, (size_t)n) != 0))
@@ -384,7 +386,7 @@ on_device_set_irqs(struct vfe_vfu_server *server, struct vfu_answer *answer, str
 		ret = irqs_withdraw(server, set.index, set.start, set.count);
 	else {
 		for (i = 0; i < set.count; i++) {
-			if (check_eventfd(server->rx.fds[i]) < 0)
+			if (check_eventfd(server, server->rx.fds[i]) < 0)
 				return vfe_error_set(err, -EINVAL,
 					"the fd for vector %u is no eventfd", set.start + i);
 		}

@@ -11,12 +11,38 @@
 #include "vdpa_priv.h"
 #include "vfe_signal.h"
 
+static struct {
+	pthread_mutex_t lock; /* protects what follows; one signal at a time */
+	bool ready;
+	struct vfe_signaller signaller;
+} out = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static struct vfe_signaller *
+signaller_locked(void)
+{
+	if (!out.ready)
+		vfe_signaller_init(&out.signaller);
+	out.ready = true;
+	return &out.signaller;
+}
+
+static bool
+is_eventfd(int fd)
+{
+	bool is;
+
+	pthread_mutex_lock(&out.lock);
+	is = vfe_signaller_takes(signaller_locked(), fd);
+	pthread_mutex_unlock(&out.lock);
+	return is;
+}
+
 struct vdpa_fd *
 vdpa_fd_create(int fd)
 {
 	struct vdpa_fd *ret;
 
-	if (!vfe_fd_is_eventfd(fd)) {
+	if (!is_eventfd(fd)) {
 		errno = EINVAL;
 		return NULL;
 	}
@@ -50,12 +76,6 @@ vdpa_fd_put(struct vdpa_fd *fd)
 	free(fd);
 }
 
-static struct {
-	pthread_mutex_t lock; /* protects what follows; one signal at a time */
-	bool ready;
-	struct vfe_signaller signaller;
-} out = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
 void
 vdpa_fd_fini(void)
 {
@@ -74,10 +94,7 @@ vdpa_fd_signal(struct vdpa_fd *fd)
 	if (fd == NULL)
 		return;
 	pthread_mutex_lock(&out.lock);
-	if (!out.ready)
-		vfe_signaller_init(&out.signaller);
-	out.ready = true;
-	rc = vfe_signal(&out.signaller, fd->fd);
+	rc = vfe_signal(signaller_locked(), fd->fd);
 	pthread_mutex_unlock(&out.lock);
 	if (rc < 0 && rc != -EAGAIN)
 		VDPA_LOG(DEBUG, run, "eventfd", "cannot signal: %s", strerror(-rc));

@@ -33,6 +33,7 @@ enum {
 	COMPLAINTS_PER_SECOND = 5,
 	HANDLED = 1,  /* by a handler before the library's, which is skipped */
 	ANSWERED = 2, /* the same, and the message is now its answer */
+	KNOWN = 1,    /* by a handler after the library's: it says nothing new */
 	MAX_VIDS = RTE_MAX_VHOST_DEVICE,
 };
 
@@ -139,17 +140,18 @@ on_set_features(struct vdpa_vf *vf, struct vdpa_msg *msg)
 		VFE_BIT(VFE_VHOST_F_LOG_ALL) | VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES);
 	const uint64_t log_all = VFE_BIT(VFE_VHOST_F_LOG_ALL);
 	uint64_t features = msg->payload.u64;
-	bool log_changed;
+	bool log_changed, known;
 
 	pthread_mutex_lock(&vf->lock);
 	if (((vf->features ^ features) & ~ours) != 0)
 		config_changed_locked(vf);
 	log_changed = ((vf->features ^ features) & log_all) != 0 || !vf->dirty.greeted;
+	known = vf->features == features && !log_changed;
 	vf->features = features;
 	pthread_mutex_unlock(&vf->lock);
 	if (log_changed)
 		vdpa_dirty_log_all(vf, (features & log_all) != 0);
-	return 0;
+	return known ? KNOWN : 0;
 }
 
 static int
@@ -689,7 +691,7 @@ static const struct message {
 	uint32_t size;    /* least payload */
 	enum ring_field ring;
 	int (*before)(struct vdpa_vf *vf, struct vdpa_msg *msg); /* 0, HANDLED, ANSWERED, < 0 */
-	int (*after)(struct vdpa_vf *vf, struct vdpa_msg *msg);  /* 0, < 0 = refused */
+	int (*after)(struct vdpa_vf *vf, struct vdpa_msg *msg);  /* 0, KNOWN, < 0 = refused */
 } messages[VDPA_MSG_MAX] = {
 	[VDPA_MSG_GET_FEATURES] = {"GET_FEATURES", 0, RING_NONE, NULL, NULL},
 	[VDPA_MSG_SET_FEATURES] = {"SET_FEATURES", 8, RING_NONE, before_set_features,
@@ -803,7 +805,7 @@ after_message(int vid, void *arg)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 	if (m->after != NULL) {
 		rc = m->after(vf, msg);
-		if (wakes_reactor(vf, m))
+		if (rc != KNOWN && wakes_reactor(vf, m))
 			vdpa_vf_post(vf);
 	}
 	return rc < 0 ? RTE_VHOST_MSG_RESULT_ERR : RTE_VHOST_MSG_RESULT_OK;

@@ -477,15 +477,16 @@ void
 vdpa_vf_kick_all(struct vdpa_vf *vf)
 {
 	uint16_t qid;
-	int rc;
 
-	vdpa_vf_relay_sync(vf);
+	/*
+	 * First, because the guest waits for it. What the device cannot take now it gets from the
+	 * relay, which rings once for each ring that is new to it, and that is all of them.
+	 */
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		if (!vf->applied[qid].enabled)
 			continue;
-		rc = vfe_pci_doorbell_ring(&vf->queues[qid].doorbell, qid, 2);
-		if (rc == -EAGAIN && vf->bells[qid].relay >= 0)
-			vdpa_relay_poke(vf->bells[qid].relay);
+		vfe_pci_doorbell_ring(&vf->queues[qid].doorbell, qid, 2);
 		vdpa_fd_signal(vf->applied[qid].call);
 	}
+	vdpa_vf_relay_sync(vf);
 }

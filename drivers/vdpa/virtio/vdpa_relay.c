@@ -43,6 +43,7 @@ static struct {
 	struct relay_slot *slots;
 	size_t nr_slots;
 	unsigned int nr_again;
+	bool woken; /* and it has not looked yet */
 	bool stopping;
 	bool started;
 	pthread_t thread;
@@ -86,6 +87,7 @@ relay_event_locked(uint64_t tag)
 	uint64_t count;
 
 	if (tag == wake_tag) {
+		relay.woken = false;
 		if (read(relay.wake_fd, &count, sizeof(count)) < 0)
 			return;
 		return;
@@ -122,10 +124,13 @@ relay_run(void *arg)
 }
 
 static void
-relay_wake(void)
+relay_wake_locked(void)
 {
 	static const uint64_t one = 1;
 
+	if (relay.woken)
+		return;
+	relay.woken = true;
 	if (write(relay.wake_fd, &one, sizeof(one)) < 0)
 		return; /* it is awake */
 }
@@ -230,8 +235,8 @@ vdpa_relay_poke(int slot)
 		s->again = true;
 		relay.nr_again++;
 	}
+	relay_wake_locked();
 	pthread_mutex_unlock(&relay.lock);
-	relay_wake();
 }
 
 /* The shadow ring of @qid, if it has one now. */
@@ -343,12 +348,13 @@ vdpa_relay_stop(void)
 {
 	pthread_mutex_lock(&relay.lock);
 	relay.stopping = true;
+	if (relay.started)
+		relay_wake_locked();
 	pthread_mutex_unlock(&relay.lock);
-	if (relay.started) {
-		relay_wake();
+	if (relay.started)
 		pthread_join(relay.thread, NULL);
-	}
 	relay.started = false;
+	relay.woken = false;
 	free(relay.slots);
 	relay.slots = NULL;
 	relay.nr_slots = 0;

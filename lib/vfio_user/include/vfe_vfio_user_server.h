@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "vfe_base.h"
+#include "vfe_signal.h"
 #include "vfe_wire_vfio_user.h"
 
 enum {
@@ -114,6 +115,7 @@ struct vfe_vfu_server_cfg {
 	uint32_t irq_counts[VFE_VFU_NR_IRQS];
 	const struct vfe_vfu_server_ops *ops;
 	void *ctx;
+	struct vfe_signaller *signaller; /* to check eventfds with; NULL = none, which is slower */
 };
 
 /*

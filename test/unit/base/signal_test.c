@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -82,11 +84,28 @@ without_asynchronous_io_a_full_counter_is_left_alone(void **state)
 	vfe_close(&fd);
 }
 
+/* Many times, so that nothing of it may pile up in the kernel. */
+static void
+check_takes(struct vfe_signaller *signaller, int fd, int other)
+{
+	int i, timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+
+	assert_true(timer >= 0);
+	for (i = 0; i < 200; i++) {
+		assert_true(vfe_signaller_takes(signaller, fd));
+		assert_false(vfe_signaller_takes(signaller, other));
+		assert_false(vfe_signaller_takes(signaller, timer));
+		assert_false(vfe_signaller_takes(signaller, -1));
+	}
+	vfe_close(&timer);
+}
+
 static void
 other_files_are_refused(void **state)
 {
-	struct vfe_signaller signaller;
-	int ends[2], fd = eventfd(0, EFD_CLOEXEC);
+	struct vfe_signaller signaller, none = {.file = -1};
+	int ends[2], fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	eventfd_t value;
 
 	(void)state;
 	assert_true(fd >= 0);
@@ -95,10 +114,13 @@ other_files_are_refused(void **state)
 	if (signaller.file >= 0)
 		assert_int_equal(vfe_signal(&signaller, ends[1]), -EINVAL);
 	assert_true(vfe_signal(&signaller, -1) < 0);
+	check_takes(&signaller, fd, ends[1]);
+	check_takes(&none, fd, ends[1]);
 	vfe_signaller_fini(&signaller);
 	assert_true(vfe_fd_is_eventfd(fd));
 	assert_false(vfe_fd_is_eventfd(ends[1]));
 	assert_false(vfe_fd_is_eventfd(-1));
+	assert_int_equal(eventfd_read(fd, &value), -1); /* asking is no signal */
 	vfe_close(&fd);
 	vfe_close(&ends[0]);
 	vfe_close(&ends[1]);
