@@ -10,10 +10,14 @@ from vfetest.guest import TOP
 TIMEOUT = 400
 
 
-def test_demo_succeeds_and_cleans_up():
-    before = set(os.listdir('/run/netns')) if os.path.isdir('/run/netns') else set()
+LEFT_BEHIND = ('/run/vfe-demo', '/tmp/vfe-net0', '/tmp/vfe-blk0', '/run/vfe/vhostd.sock',
+               '/run/vfe/controller.sock')
+
+
+def run_demo(*argv):
+    """The output of a demo, which has left nothing behind."""
     # in a session of its own, so that a time-out of ours can end all of it by its trap
-    demo = subprocess.Popen([os.path.join(TOP, 'scripts', 'demo'), '--skip-setup'],
+    demo = subprocess.Popen([os.path.join(TOP, 'scripts', 'demo'), '--skip-setup', *argv],
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
@@ -23,10 +27,20 @@ def test_demo_succeeds_and_cleans_up():
         output = demo.communicate(timeout=60)[0]
         raise AssertionError('the demo did not end in %d s:\n%s' % (TIMEOUT, output)) from None
     assert demo.returncode == 0, output
+    assert [path for path in LEFT_BEHIND if os.path.exists(path)] == []
+    return output
+
+
+def test_demo_succeeds_and_cleans_up():
+    before = set(os.listdir('/run/netns')) if os.path.isdir('/run/netns') else set()
+    output = run_demo()
     assert len(re.findall('The checksums are equal', output)) == 2, output
-    assert not os.path.exists('/run/vfe-demo')
-    assert not os.path.exists('/tmp/vfe-net0')
-    assert not os.path.exists('/run/vfe/vhostd.sock')
-    assert not os.path.exists('/run/vfe/controller.sock')
     after = set(os.listdir('/run/netns')) if os.path.isdir('/run/netns') else set()
     assert 'vfe-demo' not in after - before
+
+
+def test_demo_of_a_disk_succeeds_and_cleans_up():
+    output = run_demo('blk')
+    assert len(re.findall('The checksums are equal', output)) == 1, output
+    assert re.search(r'errors=0 bad=0 gap_ms=\d+ end$', output, re.M), output
+    assert re.search(r'\[vda\] new size: 393216 ', output), output
