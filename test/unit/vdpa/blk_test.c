@@ -39,26 +39,8 @@ vf_add(void)
 static int
 setup(void **state)
 {
-	struct fake_guest *g = calloc(1, sizeof(*g));
-
 	fake_start_blk();
-	if (vfe_vdpa_pf_add(&fake_pf, &verr) < 0 || vf_add() < 0)
-		fail_msg("%s", verr.err.text);
-	fake_guest_open(g, 0);
-	*state = g;
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	struct fake_guest *g = *state;
-
-	fake_guest_disconnect(g);
-	fake_stop();
-	fake_guest_close(g);
-	free(g);
-	return 0;
+	return fake_setup_started(state);
 }
 
 /* --- what is offered --- */
@@ -523,7 +505,7 @@ order_does_not_matter_after_a_stop(void **state)
 	assert_int_equal(world.vf[0].state.queues[0].last_avail_idx, 2);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_teardown)
 
 int
 main(void)

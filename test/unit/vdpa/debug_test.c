@@ -39,30 +39,11 @@ static struct vfe_vdpa_error verr;
 static int
 setup(void **state)
 {
-	struct fake_guest *g = calloc(1, sizeof(*g));
-	struct vfe_bdf bdf = fake_vf(0);
-
 	fake_start();
 	world.caps.dirty_push_bitmap = true;
 	world.caps.dirty_push_bytemap = true;
 	world.caps.max_track_ranges = 4;
-	if (vfe_vdpa_pf_add(&fake_pf, &verr) < 0 || vfe_vdpa_vf_add(&bdf, NULL, &verr) < 0)
-		fail_msg("%s", verr.err.text);
-	fake_guest_open(g, 0);
-	*state = g;
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	struct fake_guest *g = *state;
-
-	fake_guest_disconnect(g);
-	fake_stop();
-	fake_guest_close(g);
-	free(g);
-	return 0;
+	return fake_setup_started(state);
 }
 
 static int
@@ -321,7 +302,7 @@ pf_that_was_reset_has_forgotten_it(void **state)
 	assert_int_equal(debug(STOP, BITMAP, NULL), 0);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_teardown)
 
 int
 main(void)

@@ -195,15 +195,6 @@ use_mode(enum vdpa_dirty_mode mode)
 }
 
 static void
-add_pf(void)
-{
-	struct vfe_bdf bdf = fake_vf(0);
-
-	if (vfe_vdpa_pf_add(&fake_pf, &verr) < 0 || vfe_vdpa_vf_add(&bdf, NULL, &verr) < 0)
-		fail_msg("%s", verr.err.text);
-}
-
-static void
 all_caps(struct vfe_admin_caps *caps)
 {
 	*caps = (struct vfe_admin_caps){
@@ -220,17 +211,12 @@ all_caps(struct vfe_admin_caps *caps)
 static int
 setup(void **state)
 {
-	struct fake_guest *g = calloc(1, sizeof(*g));
-
 	fake_start();
 	vdpa_globals.ms.dirty_round = 5;
 	vdpa_globals.ms.dirty_blind = 20;
 	vdpa_globals.ms.dirty_retry = 60000;
 	all_caps(&world.caps);
-	add_pf();
-	fake_guest_open(g, 0);
-	*state = g;
-	return 0;
+	return fake_setup_started(state);
 }
 
 static int
@@ -245,18 +231,6 @@ teardown(void **state)
 	free(g);
 	use_mode(VDPA_DIRTY_AUTO);
 	return 0;
-}
-
-static unsigned int
-nr_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned int n = 0;
-
-	while (readdir(dir) != NULL)
-		n++;
-	closedir(dir);
-	return n;
 }
 
 /* --- each mode --- */
@@ -1001,7 +975,7 @@ logs_that_are_none_are_refused(void **state)
 	assert_int_equal(pipe(pair), 0);
 	file = open("/proc/self/exe", O_RDONLY);
 	tmp = memfd_create("short", 0);
-	before = nr_fds();
+	before = fake_nr_fds();
 	assert_int_equal(send_raw_log(g, LOG_SIZE, 0, NULL, 0), -1);
 	assert_int_equal(send_raw_log(g, LOG_SIZE, 0, fds, 2), -1);
 	assert_int_equal(send_raw_log(g, LOG_SIZE, 0, pair, 1), -1);
@@ -1018,7 +992,7 @@ logs_that_are_none_are_refused(void **state)
 	assert_int_equal(send_raw_log(g, 64, UINT64_MAX - 63, fds, 1), -1);
 	assert_int_equal(send_raw_log(g, 56, 0, fds, 1), -1); /* shorter than the memory */
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_LOG_BASE, &log, 24, fds, 1), -1);
-	assert_int_equal(nr_fds(), before);
+	assert_int_equal(fake_nr_fds(), before);
 	/* the one that is in use stays in use */
 	assert_true(fake_device_writes(0, FAKE_MEM_GPA));
 	stop(g);

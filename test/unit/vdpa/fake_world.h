@@ -248,4 +248,19 @@ void fake_guest_set_avail(struct fake_guest *g, unsigned int q, uint16_t pos, ui
 void fake_guest_complete(struct fake_guest *g, unsigned int q, uint16_t pos, uint16_t head);
 void fake_guest_slave(struct fake_guest *g); /* SET_SLAVE_REQ_FD */
 
+/* --- fixture.c --- */
+
+/* Add VF @i, with the VM @uuid or NULL; the test fails when that fails. */
+void fake_vf_add(unsigned int i, const char *uuid);
+
+/* PF and VF 0 in a world that has been started, and a guest of that VF in @state. */
+int fake_setup_started(void **state);
+
+/* The same, world and all, for cmocka_unit_test_setup_teardown(). */
+int fake_setup(void **state);
+int fake_teardown(void **state);
+
+/* File descriptors of the process that are open. */
+unsigned int fake_nr_fds(void);
+
 #endif /* FAKE_WORLD_H */

@@ -24,41 +24,6 @@
 
 static struct vfe_vdpa_error verr;
 
-static void
-add(unsigned int i, const char *uuid)
-{
-	struct vfe_bdf bdf = fake_vf(i);
-
-	if (vfe_vdpa_vf_add(&bdf, uuid, &verr) < 0)
-		fail_msg("%d %s", verr.code, verr.err.text);
-}
-
-static int
-setup(void **state)
-{
-	struct fake_guest *g = calloc(1, sizeof(*g));
-
-	fake_start();
-	if (vfe_vdpa_pf_add(&fake_pf, &verr) < 0)
-		fail_msg("%s", verr.err.text);
-	add(0, NULL);
-	fake_guest_open(g, 0);
-	*state = g;
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	struct fake_guest *g = *state;
-
-	fake_guest_disconnect(g);
-	fake_stop();
-	fake_guest_close(g);
-	free(g);
-	return 0;
-}
-
 static bool
 signalled(int fd)
 {
@@ -372,7 +337,7 @@ failed_step_resets_and_starts_again(void **state)
 		fake_guest_disconnect(g);
 		fake_wait_state(0, "parked");
 		assert_int_equal(vfe_vdpa_vf_remove(&bdf, &verr), 0);
-		add(0, NULL); /* reset again: the next start has all its steps */
+		fake_vf_add(0, NULL); /* reset again: the next start has all its steps */
 	}
 }
 
@@ -669,7 +634,7 @@ disconnect_in_each_step_of_a_start(void **state)
 	for (n = 0; n < 5; n++) {
 		disconnect_in_step(g, n);
 		assert_int_equal(vfe_vdpa_vf_remove(&bdf, &verr), 0);
-		add(0, NULL); /* reset again: the next start has all its steps */
+		fake_vf_add(0, NULL); /* reset again: the next start has all its steps */
 	}
 }
 
@@ -756,8 +721,8 @@ vfs_of_a_vm_share_memory_and_two_vms_do_not(void **state)
 	struct fake_guest *g = *state;
 	struct fake_guest b, c;
 
-	add(1, UUID);
-	add(2, UUID);
+	fake_vf_add(1, UUID);
+	fake_vf_add(2, UUID);
 	fake_guest_open(&b, 1);
 	fake_guest_start(&b);
 	/* the second VF: the same file */
@@ -790,8 +755,8 @@ restarted_vm_waits_for_the_memory_of_its_other_vf(void **state)
 	struct fake_guest *g = *state;
 	struct fake_guest b, c;
 
-	add(1, UUID);
-	add(2, UUID);
+	fake_vf_add(1, UUID);
+	fake_vf_add(2, UUID);
 	fake_guest_open(&b, 1);
 	fake_guest_start(&b);
 	c = b;
@@ -857,7 +822,7 @@ vfs_of_a_migrating_vm_suspend_together(void **state)
 
 	vdpa_globals.ms.sibling = 60000;
 	for (i = 1; i < 4; i++)
-		add(i, i == 3 ? NULL : UUID);
+		fake_vf_add(i, i == 3 ? NULL : UUID);
 	/* a VM of its own; a UUID makes no difference */
 	fake_guest_open(&other, 3);
 	fake_guest_start(&other);
@@ -899,7 +864,7 @@ driver_reset_in_a_migration_is_over_for_the_others_soon(void **state)
 {
 	struct fake_guest *g = *state, c;
 
-	add(1, NULL);
+	fake_vf_add(1, NULL);
 	fake_guest_start(g);
 	start_sibling(g, &c, 1);
 	set_logged(g, true);
@@ -921,8 +886,8 @@ messages_of_the_others_make_a_vf_wait_longer(void **state)
 
 	assert_null(vf);
 	vdpa_globals.ms.sibling = 60000;
-	add(1, NULL);
-	add(2, NULL);
+	fake_vf_add(1, NULL);
+	fake_vf_add(2, NULL);
 	vf = vdpa_vf_find(&(struct vfe_bdf){0, 0xaf, 4, 2});
 	fake_guest_start(g);
 	start_sibling(g, &c, 1);
@@ -948,7 +913,7 @@ without_migration_a_stopped_vf_disturbs_no_other(void **state)
 {
 	struct fake_guest *g = *state, c;
 
-	add(1, UUID);
+	fake_vf_add(1, UUID);
 	fake_guest_start(g);
 	start_sibling(g, &c, 1);
 	set_logged(&c, true); /* one of two is not enough */
@@ -971,7 +936,7 @@ rings_disabled_in_a_migration_make_no_restart(void **state)
 	struct fake_guest *g = *state, c;
 
 	vdpa_globals.ms.sibling = 60000;
-	add(1, NULL);
+	fake_vf_add(1, NULL);
 	fake_guest_start(g);
 	start_sibling(g, &c, 1);
 	set_logged(g, true);
@@ -1002,7 +967,7 @@ devices_that_do_not_stop_are_waited_for_together(void **state)
 	fake_guest_start(g);
 	set_logged(g, true);
 	for (i = 0; i < 3; i++) {
-		add(i + 1, NULL);
+		fake_vf_add(i + 1, NULL);
 		start_sibling(g, &c[i], i + 1);
 		set_logged(&c[i], true);
 	}
@@ -1083,7 +1048,7 @@ failed_start_is_told_in_its_times(void **state)
 	assert_int_equal(fake_info(0)->last_resume.commands, 5);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, fake_setup, fake_teardown)
 
 int
 main(void)

@@ -27,45 +27,6 @@
 
 enum { WAIT_MS = 10000 };
 
-static struct vfe_vdpa_error verr;
-
-static int
-setup(void **state)
-{
-	struct fake_guest *g = calloc(1, sizeof(*g));
-	struct vfe_bdf bdf = fake_vf(0);
-
-	fake_start();
-	if (vfe_vdpa_pf_add(&fake_pf, &verr) < 0 || vfe_vdpa_vf_add(&bdf, NULL, &verr) < 0)
-		fail_msg("%s", verr.err.text);
-	fake_guest_open(g, 0);
-	*state = g;
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	struct fake_guest *g = *state;
-
-	fake_guest_disconnect(g);
-	fake_stop();
-	fake_guest_close(g);
-	free(g);
-	return 0;
-}
-
-static unsigned int
-nr_fds(void)
-{
-	unsigned int n = 0;
-	int fd;
-
-	for (fd = 0; fd < 1024; fd++)
-		n += fcntl(fd, F_GETFD) >= 0;
-	return n;
-}
-
 /* Wait for the doorbell of queue @q to have been rung @n times at least. */
 static void
 wait_doorbell(unsigned int q, unsigned int n)
@@ -104,12 +65,12 @@ requests_outside_the_protocol_are_refused(void **state)
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
 	for (i = 0; i < VFE_ARRAY_SIZE(fds); i++)
 		fds[i] = g->mem_fd;
-	before = nr_fds();
+	before = fake_nr_fds();
 	for (i = 0; i < VFE_ARRAY_SIZE(requests); i++) {
 		assert_int_equal(fake_send(g->vid, requests[i], fds, 24, NULL, 0), -1);
 		assert_int_equal(fake_send(g->vid, requests[i], fds, 24, fds, 8), -1);
 	}
-	assert_int_equal(nr_fds(), before);
+	assert_int_equal(fake_nr_fds(), before);
 }
 
 static void
@@ -153,7 +114,7 @@ ring_numbers_that_are_not_there_are_refused(void **state)
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
 	assert_int_equal(fake_guest_mem(g), 0);
-	before = nr_fds();
+	before = fake_nr_fds();
 	for (i = 0; i < VFE_ARRAY_SIZE(requests); i++) {
 		for (k = 0; k < VFE_ARRAY_SIZE(rings); k++) {
 			addr.index = rings[k];
@@ -165,7 +126,7 @@ ring_numbers_that_are_not_there_are_refused(void **state)
 		for (k = 0; k < VFE_ARRAY_SIZE(files); k++)
 			assert_int_equal(fake_send(g->vid, i, &files[k], 8, g->kick, 1), -1);
 	}
-	assert_int_equal(nr_fds(), before);
+	assert_int_equal(fake_nr_fds(), before);
 }
 
 static void
@@ -256,10 +217,10 @@ kicks_and_calls_that_are_no_eventfds_are_refused(void **state)
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_VRING_CALL, &ring, 8, &pipes[1], 1), -1);
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_VRING_KICK, &ring, 8, &g->mem_fd, 1), -1);
 	vfe_close_all(pipes, 2);
-	before = nr_fds();
+	before = fake_nr_fds();
 	ring = VDPA_MSG_RING_NOFD;
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_VRING_CALL, &ring, 8, NULL, 0), 0);
-	assert_true(nr_fds() <= before);
+	assert_true(fake_nr_fds() <= before);
 }
 
 static void
@@ -276,7 +237,7 @@ memory_tables_that_lie_are_refused_and_their_fds_closed(void **state)
 	unsigned int before;
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
-	before = nr_fds();
+	before = fake_nr_fds();
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_MEM_TABLE, &mem, one, fds, 0), -1);
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_MEM_TABLE, &mem, one, fds, 2), -1);
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_MEM_TABLE, &mem, 8, fds, 1), -1);
@@ -289,7 +250,7 @@ memory_tables_that_lie_are_refused_and_their_fds_closed(void **state)
 	mem.nr_regions = 1;
 	mem.regions[0].mmap_offset = 4096;
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_MEM_TABLE, &mem, one, fds, 1), -1);
-	assert_int_equal(nr_fds(), before);
+	assert_int_equal(fake_nr_fds(), before);
 	assert_int_equal(world.mapped, 0);
 }
 
@@ -632,14 +593,14 @@ channel_with_wrong_fds_is_refused(void **state)
 	unsigned int before;
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
-	before = nr_fds();
+	before = fake_nr_fds();
 	assert_int_equal(
 		fake_send(g->vid, VDPA_MSG_SET_SLAVE_REQ_FD, NULL, 0, fds, 1), -1); /* not agreed */
 	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_PROTOCOL_FEATURES, SLAVE_BITS), 0);
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_SLAVE_REQ_FD, NULL, 0, fds, 0), -1);
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_SLAVE_REQ_FD, NULL, 0, fds, 2), -1);
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_SLAVE_REQ_FD, NULL, 0, fds, 1), -1);
-	assert_int_equal(nr_fds(), before);
+	assert_int_equal(fake_nr_fds(), before);
 }
 
 static void
@@ -762,7 +723,7 @@ failed_mapping_refuses_the_table_and_keeps_the_old_one(void **state)
 	close(fd);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, fake_setup, fake_teardown)
 
 int
 main(void)

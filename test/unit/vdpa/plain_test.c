@@ -52,18 +52,6 @@ setup_blk(void **state)
 	return setup_started(state);
 }
 
-static int
-teardown(void **state)
-{
-	struct fake_guest *g = *state;
-
-	fake_guest_disconnect(g);
-	fake_stop();
-	fake_guest_close(g);
-	free(g);
-	return 0;
-}
-
 /* A copy of the device's registers. */
 static struct fake_regs
 regs(void)
@@ -667,8 +655,8 @@ other_types_of_devices_are_refused(void **state)
 	assert_int_equal(world.open_devices, 1);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-#define B(f) cmocka_unit_test_setup_teardown(f, setup_blk, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_teardown)
+#define B(f) cmocka_unit_test_setup_teardown(f, setup_blk, fake_teardown)
 
 int
 main(void)

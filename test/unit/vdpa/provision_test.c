@@ -36,17 +36,6 @@ teardown(void **state)
 	return 0;
 }
 
-static unsigned int
-nr_fds(void)
-{
-	unsigned int n = 0;
-	int fd;
-
-	for (fd = 0; fd < 1024; fd++)
-		n += fcntl(fd, F_GETFD) >= 0;
-	return n;
-}
-
 struct stage {
 	enum fake_stage stage;
 	unsigned int passes; /* that succeed before */
@@ -73,7 +62,7 @@ each_stage_of_a_pf_fails_with_its_number(void **state)
 		{FAKE_STAGE_STATUS, 1, -EIO, VFE_VDPA_PF_ADMIN_QUEUE},
 		{FAKE_STAGE_IDENTIFY, 0, -EPROTO, VFE_VDPA_PF_ADMIN_QUEUE},
 	};
-	unsigned int i, before = nr_fds();
+	unsigned int i, before = fake_nr_fds();
 
 	(void)state;
 	for (i = 0; i < VFE_ARRAY_SIZE(stages); i++) {
@@ -86,7 +75,7 @@ each_stage_of_a_pf_fails_with_its_number(void **state)
 		assert_int_equal(world.domains, 0);
 		assert_int_equal(world.arenas, 0);
 		assert_int_equal(vfe_vdpa_pf_list(NULL, 0), 0);
-		assert_int_equal(nr_fds(), before);
+		assert_int_equal(fake_nr_fds(), before);
 	}
 	fake_stage(FAKE_STAGE_NONE, 0, 0);
 	assert_int_equal(vfe_vdpa_pf_add(&fake_pf, &verr), 0);
@@ -116,7 +105,7 @@ each_stage_of_a_vf_fails_with_its_number(void **state)
 
 	(void)state;
 	assert_int_equal(vfe_vdpa_pf_add(&fake_pf, &verr), 0);
-	before = nr_fds();
+	before = fake_nr_fds();
 	for (i = 0; i < VFE_ARRAY_SIZE(stages); i++) {
 		fake_stage(stages[i].stage, stages[i].passes, stages[i].neg_errno);
 		assert_true(vfe_vdpa_vf_add(&bdf, NULL, &verr) < 0);
@@ -126,7 +115,7 @@ each_stage_of_a_vf_fails_with_its_number(void **state)
 		assert_int_equal(world.open_devices, 1);
 		assert_int_equal(world.domains, 1);
 		assert_int_equal(world.registered, 0);
-		assert_int_equal(nr_fds(), before);
+		assert_int_equal(fake_nr_fds(), before);
 		assert_null(vfe_vdpa_vf_device(&bdf));
 	}
 	fake_stage(FAKE_STAGE_NONE, 0, 0);

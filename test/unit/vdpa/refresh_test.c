@@ -17,43 +17,6 @@
 #include "fake_world.h"
 #include "vdpa_priv.h"
 
-static struct vfe_vdpa_error verr;
-
-static void
-add(unsigned int i, const char *uuid)
-{
-	struct vfe_bdf bdf = fake_vf(i);
-
-	if (vfe_vdpa_vf_add(&bdf, uuid, &verr) < 0)
-		fail_msg("%d %s", verr.code, verr.err.text);
-}
-
-static int
-setup(void **state)
-{
-	struct fake_guest *g = calloc(1, sizeof(*g));
-
-	fake_start();
-	if (vfe_vdpa_pf_add(&fake_pf, &verr) < 0)
-		fail_msg("%s", verr.err.text);
-	add(0, NULL);
-	fake_guest_open(g, 0);
-	*state = g;
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	struct fake_guest *g = *state;
-
-	fake_guest_disconnect(g);
-	fake_stop();
-	fake_guest_close(g);
-	free(g);
-	return 0;
-}
-
 static void
 set_link(bool up)
 {
@@ -159,7 +122,7 @@ who_asks_hears_of_a_vf_that_is_lost_meanwhile(void **state)
 	assert_false(fake_info(0)->refreshing);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, fake_setup, fake_teardown)
 
 int
 main(void)

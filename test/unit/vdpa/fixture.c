@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * What most tests of the driver begin and end with.
+ */
+
+#undef NDEBUG
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "fake_world.h"
+
+enum { MAX_FDS = 1024 };
+
+void
+fake_vf_add(unsigned int i, const char *uuid)
+{
+	struct vfe_bdf bdf = fake_vf(i);
+	struct vfe_vdpa_error err;
+
+	if (vfe_vdpa_vf_add(&bdf, uuid, &err) < 0)
+		fail_msg("%d %s", err.code, err.err.text);
+}
+
+int
+fake_setup_started(void **state)
+{
+	struct fake_guest *g = calloc(1, sizeof(*g));
+	struct vfe_vdpa_error err;
+
+	assert_non_null(g);
+	if (vfe_vdpa_pf_add(&fake_pf, &err) < 0)
+		fail_msg("%d %s", err.code, err.err.text);
+	fake_vf_add(0, NULL);
+	fake_guest_open(g, 0);
+	*state = g;
+	return 0;
+}
+
+int
+fake_setup(void **state)
+{
+	fake_start();
+	return fake_setup_started(state);
+}
+
+int
+fake_teardown(void **state)
+{
+	struct fake_guest *g = *state;
+
+	fake_guest_disconnect(g);
+	fake_stop();
+	fake_guest_close(g);
+	free(g);
+	return 0;
+}
+
+unsigned int
+fake_nr_fds(void)
+{
+	unsigned int n = 0;
+	int fd;
+
+	for (fd = 0; fd < MAX_FDS; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
