@@ -77,13 +77,18 @@ def lab():
 def pair(request):
     """Two hosts for all tests of a module, and a guest that goes from one to the other.
 
-    A module may name VFs besides, without traffic, in CROWD.
+    A module may name VFs besides, without traffic, in CROWD, and options of the hosts in HOSTS.
+    Disks are on an image that both hosts have.
     """
     the_lab = Lab()
     crowd = getattr(request.module, 'CROWD', [])
+    options = dict(getattr(request.module, 'HOSTS', {}))
+    options['disks'] = [{'image': make_image(the_lab.path('disk%d.img' % index)), **disk}
+                        for index, disk in enumerate(options.get('disks', []))]
     try:
         yield Pair(the_lab, vfs=3 + len(crowd),
-                   vf_backends={SCRIBBLE_VF: 'scribble', **{vf: 'null' for vf in crowd}})
+                   vf_backends={SCRIBBLE_VF: 'scribble', **{vf: 'null' for vf in crowd}},
+                   **options)
     finally:
         left = the_lab.close()
         left += ['socket ' + s for s in the_lab.sockets()]

@@ -4,6 +4,7 @@
 import hashlib
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -155,6 +156,22 @@ def test_no_room_for_the_image(make_stack, small_place, note):
     load.stop(errors=True)
     note(load.sums)
     assert load.sums['errors'] == errors
+    guest.check_kernel()
+
+
+def test_back_end_that_hangs(make_stack):
+    stack = make_stack({})
+    guest = stack.disk_guest()
+    load = DiskLoad(guest)
+    load.wait_more()
+    stack.controller.inject(0, 'hold')
+    end = time.monotonic() + 20
+    while stack.controller.disk(0)['queues'][0]['in_flight'] < DiskLoad.THREADS:
+        assert time.monotonic() < end, stack.controller.disk(0)
+        time.sleep(0.05)
+    stack.controller.inject(0, 'none')
+    load.wait_more()
+    load.stop()
     guest.check_kernel()
 
 

@@ -1,12 +1,23 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright (c) 2026 The vfe authors
 """QEMU, service and controller come and go below a disk that is written: nothing is lost."""
+import time
+
 import pytest
 
+from vfetest.disk import MIB
 from vfetest.load import DiskLoad, check_disk
 
 WRITES = 200
+TIMEOUT = 20
 ROLES = pytest.mark.parametrize('client', [True, False], ids=['qemu-listens', 'service-listens'])
+
+
+def wait(done):
+    end = time.monotonic() + TIMEOUT
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def finish(guest, load, note):
@@ -69,3 +80,23 @@ def test_controller_restarts_under_load(make_stack, note, how):
         getattr(stack.controller, how)()
         stack.controller.start()
     finish(guest, load, note)
+
+
+def test_requests_of_a_dead_controller_that_nobody_knows(make_stack):
+    """Out of order: they are not done again, and the guest has its disk again after a reset."""
+    stack = make_stack({})
+    guest = stack.disk_guest()
+    load = DiskLoad(guest)
+    load.wait_more(WRITES)
+    stack.controller.inject(0, 'hold', sector=0, sectors=MIB // 512)
+    load.wait_more(WRITES)
+    wait(lambda: stack.controller.disk(0)['queues'][0]['in_flight'] > 0)
+    stack.controller.kill()
+    stack.controller.start()
+    wait(lambda: 'in flight' in stack.disk_info()['last_error'])
+    guest.qmp.command('system_reset')
+    guest.wait_boot()
+    assert check_disk(guest) > WRITES
+    load = DiskLoad(guest, key=2)
+    load.wait_more(WRITES)
+    load.stop()

@@ -7,7 +7,8 @@
  * both and from the key of the run. Each extent of the disk belongs to one of the threads, which
  * write and read random pieces of theirs past the page cache, so up to as many requests as there
  * are threads are in flight. What is read must be of the generation that was written last. Now and
- * then a thread flushes.
+ * then a thread flushes. With a pause, all threads make a few requests together and wait for the
+ * next multiple of it.
  *
  * A line "at MS: writes=N reads=N ..." tells each second how far it is. On SIGTERM the threads
  * stop, all that was written is read once more, and the last line has the sums; the exit status is
@@ -42,6 +43,8 @@
 #define MAX_SHOWN      10u
 #define FLUSH_EVERY    64u
 #define READ_EVERY     4u
+#define BATCH          8u
+#define MAX_PAUSE_MS   1000ul
 #define TICK_MS        1000u
 
 struct thread {
@@ -56,6 +59,7 @@ static int fd = -1;
 static uint64_t key;
 static uint64_t nr_extents;
 static size_t nr_threads;
+static unsigned long pause_ms;
 static uint32_t *last; /* generation that each sector holds; 0: not written */
 static atomic_int stop;
 static atomic_ulong nr_writes, nr_reads, nr_flushes, nr_errors, nr_bad, nr_shown;
@@ -208,6 +212,16 @@ next_random(uint64_t *state)
 	return *state;
 }
 
+static void
+pause_wait(void)
+{
+	unsigned long next = (now_ms() / pause_ms + 1) * pause_ms;
+	const struct timespec t = {(time_t)(next / 1000), (long)(next % 1000) * 1000000};
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+		;
+}
+
 static void *
 thread_main(void *arg)
 {
@@ -228,6 +242,8 @@ thread_main(void *arg)
 			piece_write(t->buf, sector, n, generation);
 		if (generation % FLUSH_EVERY == 0)
 			flush();
+		if (pause_ms != 0 && generation % BATCH == 0)
+			pause_wait();
 	}
 	return NULL;
 }
@@ -377,11 +393,12 @@ main(int argc, char **argv)
 		key = k * 0xc2b2ae3d27d4eb4fu;
 		if (argc == 4 && strcmp(argv[1], "check") == 0)
 			return check();
-		if (argc == 5 && strcmp(argv[1], "run") == 0 &&
-			number(argv[4], MAX_THREADS, &nr_threads) && nr_threads > 0)
+		if (argc == 6 && strcmp(argv[1], "run") == 0 &&
+			number(argv[4], MAX_THREADS, &nr_threads) && nr_threads > 0 &&
+			number(argv[5], MAX_PAUSE_MS, &pause_ms))
 			return run();
 	}
-	fprintf(stderr, "usage: blkverify run DISK KEY THREADS\n"
+	fprintf(stderr, "usage: blkverify run DISK KEY THREADS PAUSE_MS\n"
 			"       blkverify check DISK KEY\n");
 	return 2;
 }

@@ -23,12 +23,14 @@ def serial(vf):
     return 'disk-%d' % vf
 
 
+def role(server):
+    """How QEMU opens a vhost-user socket; as client it tries each second to connect again."""
+    return ',server=on' if server else ',reconnect=1'
+
+
 @dataclasses.dataclass
 class Disk:
-    """A vhost-user-blk device of a guest; see Nic for vectors.
-
-    As client QEMU looks each second whether the back end is there again.
-    """
+    """A vhost-user-blk device of a guest; see Nic for vectors."""
     vf: int
     path: str
     queues: int = 1
@@ -36,9 +38,9 @@ class Disk:
     options: dict = dataclasses.field(default_factory=dict)
 
     def argv(self):
-        role = ',server=on' if self.server else ',reconnect=1'
         options = {'page-per-vq': 'on', 'vectors': 0, **self.options}
-        return ['-chardev', 'socket,id=diskchar%d,path=%s%s' % (self.vf, self.path, role),
+        return ['-chardev', 'socket,id=diskchar%d,path=%s%s' % (self.vf, self.path,
+                                                                role(self.server)),
                 '-device', 'vhost-user-blk-pci,id=disk%d,chardev=diskchar%d,num-queues=%d%s'
                 % (self.vf, self.vf, self.queues,
                    ''.join(',%s=%s' % item for item in options.items()))]

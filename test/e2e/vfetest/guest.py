@@ -7,6 +7,7 @@ import socket
 import time
 
 from .agent import Agent, AgentError
+from .disk import role
 from .linux import Linux
 from .process import Process
 from .qmp import Qmp, QmpError
@@ -29,9 +30,7 @@ class Nic:
     options: dict = dataclasses.field(default_factory=dict)
 
     def argv(self, index):
-        chardev = 'socket,id=char%d,path=%s' % (index, self.path)
-        if self.server:
-            chardev += ',server=on'
+        chardev = 'socket,id=char%d,path=%s%s' % (index, self.path, role(self.server))
         options = {'page-per-vq': 'on', 'vectors': 0, **self.options}
         if self.queues > 1:
             options['mq'] = 'on'

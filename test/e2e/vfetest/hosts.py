@@ -17,7 +17,7 @@ import signal
 import subprocess
 import time
 
-from .controller import PF, Controller, representor, vf_bdf
+from .controller import BLK_PF, PF, Controller, disk_bdf, representor, vf_bdf
 from .guest import TOP
 from .libvirt import Libvirt
 from .process import Process
@@ -185,11 +185,16 @@ class HostView:
         """The vhost-user socket of a VF, as the host sees it."""
         return '/run/vfe/net%d' % vf
 
+    @staticmethod
+    def disk_socket(vf):
+        return '/run/vfe/blk%d' % vf
+
 
 class Host(HostView):
     """One host. It is also the lab of its parts: it gives them paths, logs and names."""
 
-    def __init__(self, lab, name, vfs=2, vf_backends=None, **controller_options):
+    def __init__(self, lab, name, vfs=2, vf_backends=None, client=True, disks=(),
+                 **controller_options):
         folder = lab.path(name)
         os.makedirs(folder + '/run/vfe/pci')
         space = Space('host-' + name.lower(), folder, lab.log(name + '-space'))
@@ -197,10 +202,12 @@ class Host(HostView):
         self.env = lab.env
         self._lab = lab
         self.vfs = vfs
+        self.client = client
+        self.disks = disks
         self.taps = [vf for vf in range(vfs) if vf not in (vf_backends or {})]
         self.controller = Controller(self, self.space, vfs=vfs, vf_backends=vf_backends,
-                                     **controller_options)
-        self.service = Service(self, netns=self.space)
+                                     disks=disks, **controller_options)
+        self.service = Service(self, netns=self.space, client=client)
 
     def unique(self, label):
         return self._lab.unique(self.name + '-' + label)
@@ -229,6 +236,8 @@ class Host(HostView):
         """Start the service; VFs are added by the test."""
         self.service.start()
         self.service.add_pf(PF)
+        if self.disks:
+            self.service.add_pf(BLK_PF)
 
     def add_vf(self, vf, uuid=None):
         self.service.add_vf(vf_bdf(vf), self.socket(vf), uuid)
@@ -238,6 +247,15 @@ class Host(HostView):
 
     def info(self, vf):
         return self.service.info(vf_bdf(vf))
+
+    def add_disk(self, vf, uuid=None):
+        self.service.add_vf(disk_bdf(vf), self.disk_socket(vf), uuid)
+
+    def remove_disk(self, vf):
+        self.service.remove_vf(disk_bdf(vf))
+
+    def disk_info(self, vf):
+        return self.service.info(disk_bdf(vf))
 
     def close(self):
         with contextlib.ExitStack() as stack:

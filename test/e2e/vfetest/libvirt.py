@@ -13,14 +13,15 @@ import xml.etree.ElementTree as ElementTree
 
 from .agent import Agent, AgentError
 from .controller import vf_mac
+from .disk import Disk
 from .guest import BOOT_TIMEOUT, IMAGE, TOP, Nic
 from .linux import Linux
 from .process import Process
 
-EXAMPLE = os.path.join(TOP, 'examples', 'libvirt', 'guest.xml')
+EXAMPLES = os.path.join(TOP, 'examples', 'libvirt')
 HOOK = os.path.join(TOP, 'examples', 'libvirt', 'qemu-hook')
 QEMU_NAMESPACE = 'http://libvirt.org/schemas/domain/qemu/1.0'
-MIGRATE_OPTIONS = ('--live', '--persistent', '--unsafe')
+MIGRATE_OPTIONS = ('--live', '--persistent')
 
 LIBVIRTD_CONF = '''
 host_uuid = "%s"
@@ -114,10 +115,23 @@ def _sub(parent, tag, text=None, **attributes):
     return element
 
 
-def domain_xml(name, nics, cpus, mem, console_log):
-    """The example of a guest, made small, with the kernel of the tests and without KVM."""
+def _without_msix(override, alias):
+    """QEMU 7.2 without KVM crashes when a vhost-user device uses MSI-X."""
+    device = _sub(override, '{%s}device' % QEMU_NAMESPACE, alias=alias)
+    frontend = _sub(device, '{%s}frontend' % QEMU_NAMESPACE)
+    _sub(frontend, '{%s}property' % QEMU_NAMESPACE, name='vectors', type='unsigned', value='0')
+
+
+def domain_xml(name, nics, disks, cpus, mem, console_log):
+    """An example of a guest, made small, with the kernel of the tests and without KVM.
+
+    Its sockets have the direction that the service wants: the one with disks is for a service that
+    listens.
+    """
     ElementTree.register_namespace('qemu', QEMU_NAMESPACE)
-    domain = ElementTree.parse(EXAMPLE).getroot()
+    listens = any(not device.server for device in nics + disks)
+    domain = ElementTree.parse(os.path.join(
+        EXAMPLES, 'guest-disk.xml' if listens else 'guest.xml')).getroot()
     domain.set('type', 'qemu')
     domain.find('name').text = name
     domain.insert(1, domain.makeelement('uuid', {}))
@@ -130,7 +144,8 @@ def domain_xml(name, nics, cpus, mem, console_log):
     _sub(system, 'initrd', os.path.join(IMAGE, 'initramfs'))
     _sub(system, 'cmdline', 'console=ttyS0 quiet loglevel=4 panic=-1')
     devices = domain.find('devices')
-    devices.remove(devices.find('disk'))
+    disk = devices.find('disk')
+    devices.remove(disk)
     devices.remove(devices.find('console'))
     interface = devices.find('interface')
     devices.remove(interface)
@@ -141,10 +156,14 @@ def domain_xml(name, nics, cpus, mem, console_log):
         mine.find('source').set('path', nic.path)
         mine.find('driver').set('queues', str(nic.queues))
         devices.append(mine)
-        # QEMU 7.2 without KVM crashes when a vhost-user device uses MSI-X
-        device = _sub(override, '{%s}device' % QEMU_NAMESPACE, alias='net%d' % index)
-        frontend = _sub(device, '{%s}frontend' % QEMU_NAMESPACE)
-        _sub(frontend, '{%s}property' % QEMU_NAMESPACE, name='vectors', type='unsigned', value='0')
+        _without_msix(override, 'net%d' % index)
+    for index, each in enumerate(disks):
+        mine = copy.deepcopy(disk)
+        mine.find('source').set('path', each.path)
+        mine.find('driver').set('queues', str(each.queues))
+        mine.find('target').set('dev', 'vd' + 'abcdefgh'[index])
+        devices.append(mine)
+        _without_msix(override, 'virtio-disk%d' % index)
     console = _sub(devices, 'serial', type='file')
     _sub(console, 'source', path=console_log, append='on')
     _sub(console, 'target', port='0')
@@ -157,17 +176,20 @@ def domain_xml(name, nics, cpus, mem, console_log):
 class Domain(Linux):
     """A guest of libvirt on VFs of the two hosts; self.host is where it runs."""
 
-    def __init__(self, hosts, name='guest', vfs=(0,), queues=1, cpus=1, mem=192):
+    def __init__(self, hosts, name='guest', vfs=(0,), disks=(), queues=1, cpus=1, mem=192):
         self.name = name
         self.hosts = hosts
         self.host = None
         self.mem = mem
         self.vfs = list(vfs)
-        self.nics = [Nic(hosts.a.socket(vf), vf_mac(vf), queues=queues) for vf in vfs]
+        self.nics = [Nic(hosts.a.socket(vf), vf_mac(vf), queues=queues, server=hosts.a.client)
+                     for vf in vfs]
+        self.disks = [Disk(vf, hosts.a.disk_socket(vf), queues=queues, server=False)
+                      for vf in disks]
         self.agent = None
         self._sock = None
         self._boot_id = None
-        self.xml = domain_xml(name, self.nics, cpus, mem, hosts.log(name + '-console'))
+        self.xml = domain_xml(name, self.nics, self.disks, cpus, mem, hosts.log(name + '-console'))
 
     def start(self, host):
         """Define and start the domain; returns when its Linux answers."""

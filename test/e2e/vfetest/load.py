@@ -39,6 +39,10 @@ class Background:
         self._guest.run('for i in $(seq %d); do grep -q "%s" %s && exit; sleep 0.1; done; cat %s; '
                         'exit 1' % (timeout * 10, text, self._file, self._file), timeout + 10)
 
+    def follow(self, guest):
+        """It is reached by another line from now on."""
+        self._guest = guest
+
     def output(self):
         return self._guest.run('cat ' + self._file)
 
@@ -157,13 +161,20 @@ class DiskLoad:
     Nothing may fail unless the test says so when it ends the load.
     """
 
-    def __init__(self, guest, vf=0, key=1, threads=8):
+    THREADS = 8
+
+    def __init__(self, guest, vf=0, key=1, threads=THREADS, pause_ms=0):
         self.name = 'blkverify'
         self._guest = guest
-        self._inside = Background(guest, 'blkverify-%d' % vf, 'blkverify run %s %d %d'
-                                  % (guest.block_device(vf), key, threads))
+        self._inside = Background(guest, 'blkverify-%d' % vf, 'blkverify run %s %d %d %d'
+                                  % (guest.block_device(vf), key, threads, pause_ms))
         self._inside.wait_line('^running')
         self.sums = {}
+
+    def follow(self, guest):
+        """The guest is that of another QEMU from now on."""
+        self._guest = guest
+        self._inside.follow(guest)
 
     def progress(self):
         """The sums of the last second."""

@@ -28,23 +28,22 @@ class Pair:
 
     # guests
 
-    def guest(self, vfs=(0,), uuid=None, **shape):
+    def guest(self, vfs=(0,), uuid=None, disks=(), **shape):
         """A running guest with an address on each of its VFs, found well."""
-        shape = {'vfs': tuple(vfs), 'uuid': uuid, **shape}
+        shape = {'vfs': tuple(vfs), 'uuid': uuid, 'disks': tuple(disks), **shape}
         if self._shape != shape or not self._is_well():
             self.end_guest()
-            self.provision(vfs, uuid)
+            self.provision(vfs, uuid, disks)
             self._serial += 1
-            self._guest = self.lab.domain(self.hosts, name='guest%d' % self._serial, vfs=vfs,
-                                          **{k: v for k, v in shape.items()
-                                             if k not in ('vfs', 'uuid')})
+            self._guest = self.lab.domain(self.hosts, name='guest%d' % self._serial,
+                                          **{k: v for k, v in shape.items() if k != 'uuid'})
             self._shape = shape
             self._guest.start(self.a)
             make_migratable(self._guest)
             for index in range(len(vfs)):
                 self.configure(self._guest, index)
         else:
-            self.provision(vfs, uuid)
+            self.provision(vfs, uuid, disks)
         self.check(self._guest)
         return self._guest
 
@@ -73,7 +72,7 @@ class Pair:
             self._guest.close()
         self._guest = self._shape = None
 
-    def provision(self, vfs, uuid=None):
+    def provision(self, vfs, uuid=None, disks=()):
         """Start what does not run, and have the VFs there with the UUID."""
         for host in self.hosts:
             if not host.controller.process.alive:
@@ -84,20 +83,25 @@ class Pair:
                 host.start_service()
                 self._uuids = {k: v for k, v in self._uuids.items() if k[0] != host.name}
             for vf in vfs:
-                key = host.name, vf
-                if self._uuids.get(key, ()) != uuid:
-                    if key in self._uuids:
-                        host.remove_vf(vf)
-                    host.add_vf(vf, uuid)
-                    self._uuids[key] = uuid
+                self._add(host, 'vf', vf, uuid)
+            for vf in disks:
+                self._add(host, 'disk', vf, uuid)
+
+    def _add(self, host, kind, vf, uuid):
+        key = host.name, kind, vf
+        if self._uuids.get(key, ()) != uuid:
+            if key in self._uuids:
+                getattr(host, 'remove_' + kind)(vf)
+            getattr(host, 'add_' + kind)(vf, uuid)
+            self._uuids[key] = uuid
 
     def restart_service(self, host):
         """Start the service of a host, whose end is known, with the VFs that it had."""
         host.service.process.close()
         host.start_service()
-        for name, vf in self._uuids:
+        for name, kind, vf in self._uuids:
             if name == host.name:
-                host.add_vf(vf, self._uuids[name, vf])
+                getattr(host, 'add_' + kind)(vf, self._uuids[name, kind, vf])
 
     @staticmethod
     def restart_controller(host):
@@ -127,7 +131,8 @@ class Pair:
         assert self.hosts.other(guest.host).libvirt.state(guest.name) in (None, 'shut off')
         for vf in self.talking(guest):
             self.reach(guest_address(vf), timeout)
-        guest.ping(NETWORK, timeout=timeout)
+        if self.talking(guest):
+            guest.ping(NETWORK, timeout=timeout)
         guest.check_kernel()
 
     def reach(self, address, timeout=20):

@@ -6,6 +6,7 @@ import os
 import time
 
 from .controller import vf_mac
+from .disk import Disk
 from .guest import Nic
 from .hosts import NETWORK, guest_address
 from .load import make_migratable
@@ -18,11 +19,13 @@ ENDS = ('completed', 'failed', 'cancelled')
 class PlainGuest:
     """QEMU runs outside of the hosts' namespaces, on the sockets in their folders."""
 
-    def __init__(self, pair):
+    def __init__(self, pair, vfs=(0,), disks=()):
         self._pair = pair
+        self._vfs = vfs
+        self._disks = disks
         self._serial = 0
         self._uri_path = pair.lab.path('qmp.sock')
-        pair.provision([0])
+        pair.provision(vfs, disks=disks)
         self.host = pair.a
         self.qemu = self._new(self.host)
         self._boot_id = None
@@ -30,20 +33,25 @@ class PlainGuest:
     def _new(self, host, *extra):
         self._serial += 1
         return self._pair.lab.guest('qmp-%d' % self._serial, mem=192,
-                                    nics=[Nic(host.path('net0'), vf_mac(0))], extra=extra)
+                                    nics=[Nic(host.path('net%d' % vf), vf_mac(vf),
+                                              server=host.client) for vf in self._vfs],
+                                    disks=[Disk(vf, host.path('blk%d' % vf), server=host.client)
+                                           for vf in self._disks], extra=extra)
 
     def boot(self):
         self.qemu.boot()
         self._boot_id = self.qemu.agent.ping(10)
         make_migratable(self.qemu)
-        self.qemu.configure(guest_address(0) + '/24')
+        for index, vf in enumerate(self._vfs):
+            self.qemu.configure(guest_address(vf) + '/24', index)
         self.check()
 
     def check(self):
         """It has not rebooted, has its traffic, and its kernel is content."""
         assert self.qemu.agent.ping(30) == self._boot_id
-        self._pair.reach(guest_address(0), 30)
-        self.qemu.ping(NETWORK, timeout=30)
+        for vf in self._vfs:
+            self._pair.reach(guest_address(vf), 30)
+            self.qemu.ping(NETWORK, timeout=30)
         self.qemu.check_kernel()
 
     # migration
