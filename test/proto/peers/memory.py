@@ -256,3 +256,26 @@ class NetQueuePair:
         data = self.mem.read(self.posted.pop(head), length)
         self.fill()
         return data[NET_HDR:]
+
+
+class FrameTraffic:
+    """Frames through the queue pairs of a driver that has pairs and kick(queue)."""
+
+    def send_frame(self, frame, pair=0):
+        self.pairs[pair].send(frame)
+        self.kick(2 * pair + 1)
+
+    def receive_frame(self, timeout=5.0, pair=0):
+        frame = self.pairs[pair].receive(timeout)
+        if frame is not None:
+            self.kick(2 * pair)
+        return frame
+
+    def echo(self, count=1, pair=0, timeout=5.0, size=60):
+        """Send frames into a loopback function and require each of them back, byte by byte."""
+        for i in range(count):
+            frame = make_frame(size)
+            self.send_frame(frame, pair)
+            back = self.receive_frame(timeout, pair)
+            assert back is not None, f'frame {i} did not come back in {timeout} s'
+            assert back == frame, f'frame {i} came back changed'

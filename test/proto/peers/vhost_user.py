@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 
-from .memory import Memory, NetQueuePair, PAGE, make_frame
+from .memory import FrameTraffic, Memory, NetQueuePair, PAGE
 
 GET_FEATURES = 1
 SET_FEATURES = 2
@@ -156,7 +156,7 @@ class _Notifiers(threading.Thread):
         return 0
 
 
-class FrontEnd:
+class FrontEnd(FrameTraffic):
     """One vhost-user connection. Raw messages always work; start() plays an honest VMM."""
 
     def __init__(self, path, server=False, mem=None, queue_pairs=1, queue_size=64, timeout=10.0,
@@ -396,25 +396,6 @@ class FrontEnd:
             page[:2] = struct.pack('<H', index)
         else:
             os.eventfd_write(self.kicks[index], 1)
-
-    def send_frame(self, frame, pair=0):
-        self.pairs[pair].send(frame)
-        self.kick(2 * pair + 1)
-
-    def receive_frame(self, timeout=5.0, pair=0):
-        frame = self.pairs[pair].receive(timeout)
-        if frame is not None:
-            self.kick(2 * pair)
-        return frame
-
-    def echo(self, count=1, pair=0, timeout=5.0, size=60):
-        """Send frames into a loopback function and require each of them back, byte by byte."""
-        for i in range(count):
-            frame = make_frame(size)
-            self.send_frame(frame, pair)
-            back = self.receive_frame(timeout, pair)
-            assert back is not None, f'frame {i} did not come back in {timeout} s'
-            assert back == frame, f'frame {i} came back changed'
 
     def close(self):
         for sock in (self.sock, self.listener):

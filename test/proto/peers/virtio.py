@@ -8,7 +8,7 @@ import time
 
 from . import admin
 from . import vfio_user
-from .memory import Memory, NetQueuePair, Ring, make_frame
+from .memory import FrameTraffic, Memory, NetQueuePair, Ring
 
 CAP_VENDOR = 0x09
 CAP_MSIX = 0x11
@@ -251,8 +251,10 @@ NET_WANTED = (1 << F_VERSION_1 | 1 << F_ACCESS_PLATFORM | 1 << F_INDIRECT | 1 <<
               1 << F_RING_RESET)
 
 
-class NetDriver(VirtioPci):
+class NetDriver(FrameTraffic, VirtioPci):
     """Drives a virtio-net function: packets over polled rings, control queue."""
+
+    kick = VirtioPci.notify  # as FrameTraffic calls it
 
     def __init__(self, client, mem=None, base=0x100000, size=4 << 20):
         super().__init__(client)
@@ -309,24 +311,6 @@ class NetDriver(VirtioPci):
         self.notify(self.ctrl_index)
         assert self.ctrl_ring.wait(timeout) is not None, 'control command did not complete'
         return self.mem.read(ack, 1)[0]
-
-    def send_frame(self, frame, pair=0):
-        self.pairs[pair].send(frame)
-        self.notify(2 * pair + 1)
-
-    def receive_frame(self, timeout=5.0, pair=0):
-        frame = self.pairs[pair].receive(timeout)
-        if frame is not None:
-            self.notify(2 * pair)
-        return frame
-
-    def echo(self, count=1, pair=0, timeout=5.0, size=60):
-        for i in range(count):
-            frame = make_frame(size)
-            self.send_frame(frame, pair)
-            back = self.receive_frame(timeout, pair)
-            assert back is not None, f'frame {i} did not come back in {timeout} s'
-            assert back == frame, f'frame {i} came back changed'
 
     def close(self):
         super().close()
