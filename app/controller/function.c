@@ -98,28 +98,41 @@ queue_kick(struct function *fn, uint16_t qid)
 		fn->type->queue_kick(fn, qid);
 }
 
+/* Start those that are enabled. */
+static int
+queues_start(struct function *fn, struct vfe_error *err)
+{
+	uint16_t i, n = vfe_vdev_nr_queues(fn->vdev);
+	int rc = 0;
+
+	if (fn->type->queues_hold != NULL)
+		fn->type->queues_hold(fn);
+	for (i = 0; i < n && rc == 0; i++) {
+		if (vfe_vdev_queue(fn->vdev, i)->enabled && !fn->queues[i].started)
+			rc = queue_start(fn, i, err);
+	}
+	/* doorbells may have been rung before: look at each ring once */
+	for (i = 0; i < n && rc == 0; i++)
+		queue_kick(fn, i);
+	if (fn->type->queues_release != NULL)
+		fn->type->queues_release(fn);
+	return rc;
+}
+
 int
 function_queues_start(struct function *fn, struct vfe_error *err)
 {
-	uint16_t i, n = vfe_vdev_nr_queues(fn->vdev);
 	int rc;
 
 	fn->waits = false;
 	rc = function_map_update(fn, err);
 	if (rc == 0)
 		rc = fn->type->prepare(fn, err);
-	for (i = 0; i < n && rc == 0; i++) {
-		if (vfe_vdev_queue(fn->vdev, i)->enabled && !fn->queues[i].started)
-			rc = queue_start(fn, i, err);
-	}
-	if (rc < 0) {
+	if (rc == 0)
+		rc = queues_start(fn, err);
+	if (rc < 0)
 		function_queues_stop(fn);
-		return rc;
-	}
-	/* doorbells may have been rung before: look at each ring once */
-	for (i = 0; i < n; i++)
-		queue_kick(fn, i);
-	return 0;
+	return rc;
 }
 
 static void reset_go_on(struct function *fn);
@@ -174,13 +187,18 @@ function_queues_resume(struct function *fn)
 void
 function_queues_stop(struct function *fn)
 {
+	bool running = function_queues_running(fn);
 	uint16_t i;
 
-	if (fn->type->settle != NULL && function_queues_running(fn))
+	if (fn->type->settle != NULL && running)
 		fn->type->settle(fn);
+	if (fn->type->queues_hold != NULL && running)
+		fn->type->queues_hold(fn);
 	/* in reverse, so that no transmit queue runs while its receive queue is gone already */
 	for (i = vfe_vdev_nr_queues(fn->vdev); i > 0; i--)
 		queue_stop(fn, (uint16_t)(i - 1));
+	if (fn->type->queues_release != NULL && running)
+		fn->type->queues_release(fn);
 	goal_reached(fn);
 }
 

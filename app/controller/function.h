@@ -93,6 +93,9 @@ struct function_type {
 		struct vfe_error *err);
 	void (*queue_stop)(
 		struct function *fn, uint16_t qid, uint16_t *ret_avail, uint16_t *ret_used);
+	/* Around starting and stopping of all queues. May be NULL. */
+	void (*queues_hold)(struct function *fn);
+	void (*queues_release)(struct function *fn);
 	/*
 	 * For types whose requests take a while; NULL for others, which have nothing in flight.
 	 * queue_drain: take nothing more; true when nothing is in flight, else

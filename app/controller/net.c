@@ -236,6 +236,22 @@ net_queue_start(
 }
 
 static void
+net_queues_hold(struct function *fn)
+{
+	struct net *net = fn->type_data;
+
+	dp_port_hold(net->port);
+}
+
+static void
+net_queues_release(struct function *fn)
+{
+	struct net *net = fn->type_data;
+
+	dp_port_release(net->port);
+}
+
+static void
 net_queue_stop(struct function *fn, uint16_t qid, uint16_t *ret_avail, uint16_t *ret_used)
 {
 	struct net *net = fn->type_data;
@@ -491,6 +507,8 @@ const struct function_type net_type = {
 	.prepare = net_prepare,
 	.queue_start = net_queue_start,
 	.queue_stop = net_queue_stop,
+	.queues_hold = net_queues_hold,
+	.queues_release = net_queues_release,
 	.queue_kick = net_queue_kick,
 	.queue_set_call = net_queue_set_call,
 	.set_map = net_set_map,

@@ -160,6 +160,13 @@ struct dp_worker {
 	int cpu;
 	pthread_t thread;
 
+	/* control thread */
+	uint32_t holds; /* it waits inside the request hold while there are any */
+	struct dp_request hold;
+	sem_t hold_begun;
+	sem_t hold_end;
+	sem_t hold_done;
+
 	/* room for one visit of a queue */
 	struct vfe_vring_buf bufs[DP_BURST] __attribute__((aligned(DP_CACHE_LINE)));
 	struct vfe_vring_buf rx_bufs[DP_BURST];
@@ -207,6 +214,13 @@ void dp_worker_stop(struct dp_worker *w);
  * wait is as long as one round: each visit is one burst and nothing in it blocks.
  */
 int dp_worker_call(struct dp_worker *w, int (*fn)(struct dp_worker *w, void *arg), void *arg);
+
+/*
+ * Control thread: let the worker wait until dp_worker_release(). What dp_worker_call() runs
+ * meanwhile runs on the control thread, which spares the way there and back of many calls. Counted.
+ */
+void dp_worker_hold(struct dp_worker *w);
+void dp_worker_release(struct dp_worker *w);
 
 /* Any thread: let @q be looked at. */
 void dp_worker_kick(struct dp_queue *q);

@@ -120,6 +120,32 @@ port_call(struct dp_port *port, int (*fn)(struct dp_worker *w, void *arg))
 		dp_worker_call(port->pairs[i].rx.worker, fn, port);
 }
 
+/* As port_call(); a TAP's queues are attached by system calls that take too long for the others. */
+static void
+port_hold(struct dp_port *port, void (*fn)(struct dp_worker *w))
+{
+	uint16_t i, n = port->nr_pairs;
+
+	if (port->ops->update != NULL)
+		return;
+	if (n > port->engine->nr_workers)
+		n = port->engine->nr_workers;
+	for (i = 0; i < n; i++)
+		fn(port->pairs[i].rx.worker);
+}
+
+void
+dp_port_hold(struct dp_port *port)
+{
+	port_hold(port, dp_worker_hold);
+}
+
+void
+dp_port_release(struct dp_port *port)
+{
+	port_hold(port, dp_worker_release);
+}
+
 static void
 queue_set_map(struct dp_queue *q, const struct vfe_iova_map *map)
 {

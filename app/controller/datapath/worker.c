@@ -217,18 +217,62 @@ worker_wake(struct dp_worker *w)
 
 /* Control thread. */
 
+static void
+sem_wait_uninterrupted(sem_t *sem)
+{
+	while (sem_wait(sem) < 0 && errno == EINTR)
+		;
+}
+
+static int
+request_hold(struct dp_worker *w, void *arg)
+{
+	(void)arg;
+	sem_post(&w->hold_begun);
+	sem_wait_uninterrupted(&w->hold_end);
+	return 0;
+}
+
+void
+dp_worker_hold(struct dp_worker *w)
+{
+	if (w->holds++ > 0)
+		return;
+	sem_init(&w->hold_begun, 0, 0);
+	sem_init(&w->hold_end, 0, 0);
+	sem_init(&w->hold_done, 0, 0);
+	w->hold = (struct dp_request){.fn = request_hold, .done = &w->hold_done};
+	assert(atomic_load(&w->request) == NULL);
+	atomic_store_explicit(&w->request, &w->hold, memory_order_release);
+	worker_wake(w);
+	sem_wait_uninterrupted(&w->hold_begun);
+}
+
+void
+dp_worker_release(struct dp_worker *w)
+{
+	if (--w->holds > 0)
+		return;
+	sem_post(&w->hold_end);
+	sem_wait_uninterrupted(&w->hold_done);
+	sem_destroy(&w->hold_begun);
+	sem_destroy(&w->hold_end);
+	sem_destroy(&w->hold_done);
+}
+
 int
 dp_worker_call(struct dp_worker *w, int (*fn)(struct dp_worker *w, void *arg), void *arg)
 {
 	sem_t done;
 	struct dp_request req = {.fn = fn, .arg = arg, .done = &done};
 
+	if (w->holds > 0)
+		return fn(w, arg);
 	sem_init(&done, 0, 0);
 	assert(atomic_load(&w->request) == NULL);
 	atomic_store_explicit(&w->request, &req, memory_order_release);
 	worker_wake(w);
-	while (sem_wait(&done) < 0 && errno == EINTR)
-		;
+	sem_wait_uninterrupted(&done);
 	sem_destroy(&done);
 	return req.result;
 }

@@ -77,6 +77,7 @@ dp_port_destroy(struct dp_port *port)
 
 	for (i = 0; port != NULL && i < 2 * RIG_PAIRS; i++)
 		assert_false(port->fake.queues[i].started);
+	assert_true(port == NULL || port->fake.holds == 0);
 	free(port);
 }
 
@@ -87,12 +88,26 @@ dp_port_ifindex(const struct dp_port *port)
 	return 7;
 }
 
+void
+dp_port_hold(struct dp_port *port)
+{
+	port->fake.holds++;
+}
+
+void
+dp_port_release(struct dp_port *port)
+{
+	assert_true(port->fake.holds > 0);
+	port->fake.holds--;
+}
+
 int
 dp_queue_start(
 	struct dp_port *port, uint16_t qid, const struct dp_queue_cfg *cfg, struct vfe_error *err)
 {
 	assert_in_range(qid, 0, 2 * RIG_PAIRS - 1);
 	assert_false(port->fake.queues[qid].started);
+	assert_true(port->fake.holds > 0);
 	if (port->fake.start_error != 0)
 		return vfe_error_set(err, port->fake.start_error, "the fake does not start");
 	port->fake.queues[qid].started = true;

@@ -38,6 +38,7 @@ struct fake_port {
 	const struct vfe_iova_map *map;
 	const struct vfe_vring_watch *watch; /* dirty page tracking */
 	unsigned int starts, stops, maps, watches;
+	unsigned int holds; /* dp_port_hold() */
 	struct dp_rx_filter filter;
 	uint16_t pairs;
 	unsigned int frames; /* of dp_port_send(), and the last of them */

@@ -490,6 +490,7 @@ static void
 order_does_not_matter_after_a_stop(void **state)
 {
 	struct fake_guest *g = *state;
+	unsigned int restores;
 
 	fake_guest_start(g);
 	fake_guest_set_avail(g, 0, 0, 20);
@@ -497,11 +498,15 @@ order_does_not_matter_after_a_stop(void **state)
 	fake_guest_complete(g, 0, 0, 21);
 	fake_guest_complete(g, 0, 1, 20);
 	fake_guest_set_avail(g, 0, 2, 5); /* not taken any more */
+	restores = world.vf[0].restores;
 	fake_guest_enable(g, 0, false);
+	while (world.vf[0].restores == restores)
+		fake_flush();
 	fake_wait_state(0, "running"); /* the other ring */
 	fake_guest_enable(g, 0, true);
+	while (world.vf[0].restores == restores + 1)
+		fake_flush();
 	fake_wait_state(0, "running");
-	fake_flush();
 	assert_int_equal(world.vf[0].state.queues[0].last_avail_idx, 2);
 }
 

@@ -104,6 +104,15 @@ int dp_queue_start(
  */
 int dp_queue_stop(struct dp_port *port, uint16_t qid, uint16_t *ret_avail, uint16_t *ret_used);
 
+/*
+ * Around starting or stopping many queues of @port: its workers wait meanwhile, which spares each
+ * queue the way to its worker and back. Nothing in between may wait. Where starting a queue takes
+ * long, nobody waits and nothing is spared. Each hold has its release; in between there may be
+ * others.
+ */
+void dp_port_hold(struct dp_port *port);
+void dp_port_release(struct dp_port *port);
+
 /* Change the interrupt of a started queue (MSI-X mask, new eventfd); -1 = none. */
 void dp_queue_set_call(struct dp_port *port, uint16_t qid, int call_fd);
 

@@ -728,6 +728,46 @@ kick_by_call_is_a_kick(void **state)
 	rig_fini(&rig);
 }
 
+/* What is done with the queues of a port that is held is done at once, and seen at the end. */
+static void
+workers_wait_while_a_port_is_held(void **state)
+{
+	const unsigned int flags[] = {RIG_WORKERS, RIG_WORKERS | RIG_POLLING};
+	uint16_t avail, used, qid;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < VFE_ARRAY_SIZE(flags); i++) {
+		rig_init(&rig, DP_BACKEND_LOOPBACK, flags[i], 64);
+		dp_port_hold(rig.port);
+		rig_start_all(&rig);
+		for (qid = 0; qid < 2 * RIG_PAIRS; qid += 2) {
+			rig_post(&rig, qid, 1526, 2);
+			rig_send(&rig, (uint16_t)(qid + 1), NULL, data, 100, 1);
+			fake_ring_show(&rig.q[qid + 1].ring);
+			dp_queue_kick(rig.port, (uint16_t)(qid + 1));
+			assert_int_equal(rig_stats(&rig, (uint16_t)(qid + 1)).packets, 0);
+		}
+		dp_port_release(rig.port);
+		for (qid = 0; qid < 2 * RIG_PAIRS; qid += 2) {
+			assert_int_equal(rig_receive(&rig, qid, got, sizeof(got)), 100 + HDR);
+			rig_wait(&rig, (uint16_t)(qid + 1), NULL);
+			echo(qid / 2, 200, 1);
+		}
+
+		dp_port_hold(rig.port);
+		dp_port_hold(rig.port); /* they count */
+		dp_port_release(rig.port);
+		for (qid = 0; qid < 2 * RIG_PAIRS; qid++) {
+			assert_int_equal(dp_queue_stop(rig.port, qid, &avail, &used), 0);
+			assert_int_equal(avail, 2);
+			assert_int_equal(used, 2);
+		}
+		dp_port_release(rig.port);
+		rig_fini(&rig);
+	}
+}
+
 /* Stop returns even though the guest keeps the ring full; nothing is lost or done twice. */
 static void
 stop_under_load_accounts_for_every_chain(void **state)
@@ -787,6 +827,7 @@ main(void)
 		cmocka_unit_test(interrupt_stays_due_while_there_is_no_eventfd),
 		cmocka_unit_test(full_interrupt_eventfd_does_not_block),
 		cmocka_unit_test(kick_by_call_is_a_kick),
+		cmocka_unit_test(workers_wait_while_a_port_is_held),
 		cmocka_unit_test(stop_under_load_accounts_for_every_chain),
 	};
 
