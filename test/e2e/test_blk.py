@@ -1,26 +1,34 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright (c) 2026 The vfe authors
 """A guest's disk on a VF: boot, file systems, verified load, sizes, errors."""
+import contextlib
 import hashlib
 import os
+import struct
 import subprocess
 import time
 
 import pytest
 
+from vfetest import Process
 from vfetest.controller import disk_name
 from vfetest.disk import DISK_MIB, MIB, make_image
 from vfetest.guest import IMAGE
 from vfetest.load import DiskLoad, LoadError
 
+ROOT_MIB = 64
 WRITES = 400
 SECTOR = 512
 BLOCK = 4096
 
 
-def digest_of(path):
+def read(path):
     with open(path, 'rb') as f:
-        return hashlib.sha256(f.read()).hexdigest()
+        return f.read()
+
+
+def digest_of(path):
+    return hashlib.sha256(read(path)).hexdigest()
 
 
 def test_guest_boots_from_the_disk(lab, make_stack):
@@ -28,13 +36,42 @@ def test_guest_boots_from_the_disk(lab, make_stack):
     os.mkdir(content)
     with open(os.path.join(IMAGE, 'initramfs'), 'rb') as archive:
         subprocess.run(['cpio', '--quiet', '-id'], stdin=archive, cwd=content, check=True)
-    stack = make_stack({'image': make_image(lab.path('root.img'), DISK_MIB, content)})
+    stack = make_stack({'image': make_image(lab.path('root.img'), ROOT_MIB, content)})
     guest = stack.disk_guest(cmdline='root=/dev/vda')
     guest.reboot()
     assert guest.run("grep ' / ' /proc/mounts | tail -n 1").startswith('/dev/vda / ext4 rw')
     guest.run('cp -a /sbin /copy && sync && echo 3 >/proc/sys/vm/drop_caches && '
               'for f in /sbin/*; do cmp $f /copy/${f##*/} || exit 1; done')
     guest.check_kernel()
+
+
+# reads eight sectors behind its own and writes their text to the serial port
+BOOT_CODE = bytes.fromhex('31c0 8ed8 be1f7c b442 cd13 720f '
+                          'be007e fc ac 84c0 7406 baf803 ee ebf5 f4 ebfd')
+BOOT_PACKET = struct.pack('<BBHHHQ', 16, 0, 8, 0x7e00, 0, 1)
+BOOT_MARK = b'\x55\xaa'
+
+
+def test_firmware_boots_from_the_disk(lab, make_stack):
+    """SeaBIOS has a driver of its own, which polls."""
+    text = b'read by the firmware: ' + b'0123456789abcdef' * 250 + b'.\r\n'
+    with open(make_image(lab.path('disk0.img')), 'r+b') as image:
+        image.write((BOOT_CODE + BOOT_PACKET).ljust(510, b'\0') + BOOT_MARK + text)
+    stack = make_stack({})
+    console = lab.log('firmware')
+    qemu = Process('qemu', [
+        'qemu-system-x86_64', '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'tcg',
+        '-machine', 'q35,memory-backend=mem', '-m', '64M',
+        '-object', 'memory-backend-memfd,id=mem,size=64M,share=on',
+        '-chardev', 'file,id=serial,path=' + console, '-serial', 'chardev:serial',
+        *stack.disk().argv()], lab.log('firmware-qemu'))
+    with contextlib.closing(qemu):
+        end = time.monotonic() + 30
+        while not os.path.exists(console) or not read(console).endswith(b'.\r\n'):
+            assert time.monotonic() < end, read(console)
+            time.sleep(0.05)
+        qemu.stop()
+    assert read(console) == text
 
 
 def test_file_system_keeps_what_is_written(lab, make_stack):

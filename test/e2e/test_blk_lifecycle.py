@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright (c) 2026 The vfe authors
 """QEMU, service and controller come and go below a disk that is written: nothing is lost."""
+import os
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from vfetest.load import DiskLoad, check_disk
 
 WRITES = 200
 TIMEOUT = 20
+CYCLES = 10 if os.environ.get('VFE_LONG') else 1
 ROLES = pytest.mark.parametrize('client', [True, False], ids=['qemu-listens', 'service-listens'])
 
 
@@ -26,9 +28,8 @@ def finish(guest, load, note):
     guest.check_kernel()
 
 
-@ROLES
-def test_qemu_is_killed_and_started_again(make_stack, client):
-    stack = make_stack({}, {}, client=client)
+def test_qemu_is_killed_and_started_again(make_stack):
+    stack = make_stack({}, {})
     guest = stack.disk_guest(0, 1)
     disk = guest.block_device(1)
     guest.run('/sbin/mke2fs -q -t ext4 %s && mkdir /mnt && mount -t ext4 %s /mnt && '
@@ -45,12 +46,12 @@ def test_qemu_is_killed_and_started_again(make_stack, client):
     guest.check_kernel()
 
 
-@pytest.mark.parametrize('how, client', [('stop', True), ('kill', True), ('kill', False)])
-def test_service_restarts_under_load(make_stack, note, how, client):
+@ROLES
+def test_service_restarts_under_load(make_stack, note, client):
     stack = make_stack({}, client=client)
     guest = stack.disk_guest()
     load = DiskLoad(guest)
-    for _ in range(2):
+    for how in ('kill', 'stop') * CYCLES:
         load.wait_more(WRITES)
         getattr(stack.service, how)()
         stack.start_service()
@@ -58,24 +59,22 @@ def test_service_restarts_under_load(make_stack, note, how, client):
     finish(guest, load, note)
 
 
-@ROLES
-def test_vf_is_removed_and_added_under_load(make_stack, note, client):
-    stack = make_stack({}, client=client)
+def test_vf_is_removed_and_added_under_load(make_stack, note):
+    stack = make_stack({})
     guest = stack.disk_guest()
     load = DiskLoad(guest)
-    for _ in range(2):
+    for _ in range(2 * CYCLES):
         load.wait_more(WRITES)
         stack.remove_disk()
         stack.add_disk()
     finish(guest, load, note)
 
 
-@pytest.mark.parametrize('how', ['stop', 'kill'])
-def test_controller_restarts_under_load(make_stack, note, how):
+def test_controller_restarts_under_load(make_stack, note):
     stack = make_stack({'force_in_order': True})
-    guest = stack.disk_guest()
+    guest = stack.disk_guest(queues=2, cpus=2)
     load = DiskLoad(guest)
-    for _ in range(2):
+    for how in ('kill', 'kill', 'stop') * CYCLES:
         load.wait_more(WRITES)
         getattr(stack.controller, how)()
         stack.controller.start()
@@ -100,3 +99,40 @@ def test_requests_of_a_dead_controller_that_nobody_knows(make_stack):
     load = DiskLoad(guest, key=2)
     load.wait_more(WRITES)
     load.stop()
+
+
+def test_guest_is_stopped_and_its_memory_grows_under_load(make_stack, note):
+    """The VF is stopped in between, and goes on where it was."""
+    stack = make_stack({})
+    guest = stack.disk_guest(queues=2, cpus=2, extra=['-m', 'slots=2,maxmem=1G'])
+    load = DiskLoad(guest)
+    for index in range(2):
+        load.wait_more(WRITES)
+        guest.qmp.command('stop')
+        guest.qmp.command('cont')
+        load.wait_more(WRITES)
+        guest.qmp.command('object-add', qom_type='memory-backend-memfd', id='more%d' % index,
+                          size=MIB << 7, share=True)
+        guest.qmp.command('device_add', driver='pc-dimm', id='dimm%d' % index,
+                          memdev='more%d' % index)
+    finish(guest, load, note)
+
+
+def test_driver_leaves_requests_behind(make_stack):
+    """Reboots and unbinds under load; what the device had in hand does not come back later."""
+    stack = make_stack({'force_in_order': True})
+    guest = stack.disk_guest()
+    load = DiskLoad(guest)
+    load.wait_more(WRITES)
+    guest.reboot()
+    assert check_disk(guest) > WRITES
+    load = DiskLoad(guest, key=2)
+    load.wait_more(WRITES)
+    address = guest.run('basename $(readlink -f /sys/block/vda/device/..)').strip()
+    driver = '/sys/bus/pci/drivers/virtio-pci'
+    guest.run('echo %s >%s/unbind; killall blkverify; echo %s >%s/bind'
+              % (address, driver, address, driver))
+    load = DiskLoad(guest, key=3)
+    load.wait_more(WRITES)
+    load.stop()
+    guest.check_kernel()

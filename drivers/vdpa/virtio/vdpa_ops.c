@@ -209,6 +209,10 @@ on_send_rarp(struct vdpa_vf *vf, struct vdpa_msg *msg)
 /*
  * Instead of the library, which would map whatever it gets. The answer has no payload: QEMU waits
  * for it and reads the log before this one for the last time then.
+ *
+ * A front-end that has negotiated nothing takes this connection for the one that it had before:
+ * QEMU's disks do after a restart of the service that they did not notice, because no driver used
+ * them. It would abort if its log were refused.
  */
 static int
 before_set_log_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
@@ -216,7 +220,8 @@ before_set_log_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	struct vfe_error err = {0};
 	struct vdpa_log *log;
 
-	if ((vf->protocol_features & VFE_BIT(VDPA_PROTOCOL_F_LOG_SHMFD)) == 0)
+	if (vf->protocol_features != 0 &&
+		(vf->protocol_features & VFE_BIT(VDPA_PROTOCOL_F_LOG_SHMFD)) == 0)
 		return complain(vf, "SET_LOG_BASE without LOG_SHMFD");
 	if (!vdpa_msg_has_fds(msg) || msg->nr_fds != 1 || msg->hdr.size != sizeof(msg->payload.log))
 		return complain(

@@ -45,6 +45,7 @@
 #define READ_EVERY     4u
 #define BATCH          8u
 #define MAX_PAUSE_MS   1000ul
+#define ERROR_PAUSE_US 1000
 #define TICK_MS        1000u
 
 struct thread {
@@ -160,13 +161,16 @@ gap_note(void)
 static bool
 done(const char *what, uint64_t sector, size_t n, ssize_t got)
 {
+	int err = errno;
+
 	gap_note();
 	if (got == (ssize_t)(n * SECTOR))
 		return true;
 	atomic_fetch_add(&nr_errors, 1);
+	usleep(ERROR_PAUSE_US);
 	if (may_show())
 		printf("%s of %zu sectors at %llu: %s\n", what, n, (unsigned long long)sector,
-			got < 0 ? strerror(errno) : "short");
+			got < 0 ? strerror(err) : "short");
 	return false;
 }
 

@@ -5,7 +5,7 @@ import dataclasses
 import subprocess
 
 MIB = 1 << 20
-DISK_MIB = 64
+DISK_MIB = 32
 MAKE_FS = ['/usr/sbin/mke2fs', '-q', '-F', '-t', 'ext4', '-E', 'lazy_itable_init=0,nodiscard']
 
 

@@ -158,7 +158,8 @@ class Ping:
 class DiskLoad:
     """blkverify in a guest: random writes and reads of a disk, up to threads at a time.
 
-    Nothing may fail unless the test says so when it ends the load.
+    Nothing may fail unless the test says so when it ends the load. Each load of a guest has a key
+    of its own.
     """
 
     THREADS = 8
@@ -166,7 +167,7 @@ class DiskLoad:
     def __init__(self, guest, vf=0, key=1, threads=THREADS, pause_ms=0):
         self.name = 'blkverify'
         self._guest = guest
-        self._inside = Background(guest, 'blkverify-%d' % vf, 'blkverify run %s %d %d %d'
+        self._inside = Background(guest, 'blkverify-%d' % key, 'blkverify run %s %d %d %d'
                                   % (guest.block_device(vf), key, threads, pause_ms))
         self._inside.wait_line('^running')
         self.sums = {}

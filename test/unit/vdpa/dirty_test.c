@@ -118,11 +118,11 @@ begin_migration(struct fake_guest *g, struct log *log)
 
 /* A running guest. */
 static void
-start(struct fake_guest *g)
+start_with(struct fake_guest *g, uint64_t protocol_features)
 {
 	unsigned int q;
 
-	fake_guest_connect(g, PROTOCOL);
+	fake_guest_connect(g, protocol_features);
 	assert_int_equal(fake_guest_mem(g), 0);
 	for (q = 0; q < 2; q++) {
 		fake_guest_ring(g, q);
@@ -130,6 +130,12 @@ start(struct fake_guest *g)
 	}
 	fake_guest_driver_ok(g);
 	fake_wait_state(g->vf, "running");
+}
+
+static void
+start(struct fake_guest *g)
+{
+	start_with(g, PROTOCOL);
 }
 
 static void
@@ -1005,6 +1011,20 @@ logs_that_are_none_are_refused(void **state)
 }
 
 static void
+log_of_a_front_end_that_has_missed_a_restart_is_taken(void **state)
+{
+	struct fake_guest *g = *state;
+	struct log log;
+
+	start_with(g, 0);
+	begin_migration(g, &log);
+	assert_true(fake_device_writes(0, FAKE_MEM_GPA));
+	stop(g);
+	assert_int_equal(log_count(&log), 1);
+	log_close(&log);
+}
+
+static void
 log_without_the_protocol_feature_is_refused(void **state)
 {
 	struct fake_guest *g = *state;
@@ -1086,6 +1106,7 @@ main(void)
 		TEST(front_end_that_comes_back_logging_gets_all),
 		TEST(two_vfs_share_a_log),
 		TEST(logs_that_are_none_are_refused),
+		TEST(log_of_a_front_end_that_has_missed_a_restart_is_taken),
 		TEST(log_without_the_protocol_feature_is_refused),
 		TEST(log_that_is_truncated_harms_nobody),
 	};
