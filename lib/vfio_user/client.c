@@ -36,17 +36,6 @@ enum {
 	MAX_POST = 64, /* bytes of a posted body: so few that the kernel takes all or nothing */
 };
 
-/* A command in flight; lives on the stack of the thread that waits. */
-struct call {
-	LIST_ENTRY(call) link;
-	uint16_t id;
-	uint16_t command;
-	bool done;
-	struct vfu_reply reply;
-	uint32_t reply_error; /* flags say error: its errno */
-	bool failed;
-};
-
 struct vfe_vfu_client {
 	int fd;
 	uint32_t timeout_ms;
@@ -55,7 +44,7 @@ struct vfe_vfu_client {
 
 	pthread_mutex_t lock; /* protects all below but rx; never held across a wait or a read */
 	pthread_cond_t wake;  /* a reply came, a role became free, or the client died */
-	LIST_HEAD(, call) calls;
+	LIST_HEAD(, vfe_vfu_call) calls;
 	uint32_t nr_calls;
 	uint16_t next_id;
 	bool writing;
@@ -220,7 +209,7 @@ request_iov(const struct vfu_request *req, struct vfe_wire_vfu_hdr *hdr, struct 
 static uint16_t
 client_new_id_locked(struct vfe_vfu_client *client)
 {
-	struct call *other;
+	struct vfe_vfu_call *other;
 	uint16_t id;
 
 	do {
@@ -338,7 +327,7 @@ client_refuse_locked(struct vfe_vfu_client *client, struct vfe_error *err)
 
 /* Check the header and the shape of the reply in client->rx against @call. */
 static int
-reply_check(const struct vfu_rx *rx, const struct call *call, struct vfe_error *err)
+reply_check(const struct vfu_rx *rx, const struct vfe_vfu_call *call, struct vfe_error *err)
 {
 	const struct vfu_msg *msg = vfu_msg_get(call->command);
 	int ret;
@@ -360,7 +349,7 @@ client_deliver_locked(struct vfe_vfu_client *client, struct vfe_error *err)
 {
 	struct vfu_rx *rx = &client->rx;
 	uint32_t type = rx->hdr.flags & VFE_VFU_F_TYPE_MASK;
-	struct call *call;
+	struct vfe_vfu_call *call;
 	int ret;
 
 	if (type == VFE_VFU_F_COMMAND)
@@ -391,8 +380,8 @@ client_deliver_locked(struct vfe_vfu_client *client, struct vfe_error *err)
 
 /* Take the reader role for one message. The lock is held on entry and return. */
 static void
-client_read_one_locked(
-	struct vfe_vfu_client *client, const struct call *call, struct vfe_deadline deadline)
+client_read_one_locked(struct vfe_vfu_client *client, const struct vfe_vfu_call *call,
+	struct vfe_deadline deadline)
 {
 	struct vfe_error err = {""};
 	int ret;
@@ -416,8 +405,8 @@ client_read_one_locked(
 }
 
 static void
-client_wait_locked(
-	struct vfe_vfu_client *client, const struct call *call, struct vfe_deadline deadline)
+client_wait_locked(struct vfe_vfu_client *client, const struct vfe_vfu_call *call,
+	struct vfe_deadline deadline)
 {
 	char text[128];
 
@@ -438,7 +427,7 @@ client_wait_locked(
 
 /* The outcome of a finished call: the reply, the server's error, or the end of the client. */
 static int
-call_result_locked(struct vfe_vfu_client *client, struct call *call, struct vfe_error *err)
+call_result_locked(struct vfe_vfu_client *client, struct vfe_vfu_call *call, struct vfe_error *err)
 {
 	int error;
 
@@ -452,40 +441,64 @@ call_result_locked(struct vfe_vfu_client *client, struct call *call, struct vfe_
 }
 
 int
-vfu_client_call(struct vfe_vfu_client *client, const struct vfu_request *req,
-	struct vfu_reply *reply, struct vfe_error *err)
+vfu_client_begin(struct vfe_vfu_client *client, const struct vfu_request *req,
+	struct vfe_vfu_call *call, struct vfe_error *err)
 {
-	struct vfe_deadline deadline = vfe_deadline_in_ms(client->timeout_ms);
-	struct call call = {.command = req->command};
 	char text[128];
 	int ret;
 
+	*call = (struct vfe_vfu_call){
+		.command = req->command,
+		.deadline = vfe_deadline_in_ms(client->timeout_ms),
+	};
 	pthread_mutex_lock(&client->lock);
 	if (client->nr_calls == MAX_IN_FLIGHT) {
 		pthread_mutex_unlock(&client->lock);
 		return vfe_error_set(err, -EBUSY, "more than %d commands in flight", MAX_IN_FLIGHT);
 	}
-	call.id = client_new_id_locked(client);
-	LIST_INSERT_HEAD(&client->calls, &call, link);
+	call->id = client_new_id_locked(client);
+	LIST_INSERT_HEAD(&client->calls, call, link);
 	client->nr_calls++;
 
-	ret = client_send_locked(client, req, call.id, deadline);
+	ret = client_send_locked(client, req, call->id, call->deadline);
 	if (ret < 0) {
 		snprintf(text, sizeof(text), "cannot send %s: %s", vfu_msg_name(req->command),
 			strerror(-ret));
 		client_die_locked(client, ret, text);
 	}
-	client_wait_locked(client, &call, deadline);
-	LIST_REMOVE(&call, link);
+	pthread_mutex_unlock(&client->lock);
+	return 0;
+}
+
+int
+vfu_client_end(struct vfe_vfu_client *client, struct vfe_vfu_call *call, struct vfu_reply *reply,
+	struct vfe_error *err)
+{
+	int ret;
+
+	pthread_mutex_lock(&client->lock);
+	client_wait_locked(client, call, call->deadline);
+	LIST_REMOVE(call, link);
 	client->nr_calls--;
-	ret = call_result_locked(client, &call, err);
+	ret = call_result_locked(client, call, err);
 	pthread_mutex_unlock(&client->lock);
 
 	if (ret == 0 && reply != NULL)
-		*reply = call.reply;
+		*reply = call->reply;
 	else
-		vfu_reply_fini(&call.reply);
+		vfu_reply_fini(&call->reply);
 	return ret;
+}
+
+int
+vfu_client_call(struct vfe_vfu_client *client, const struct vfu_request *req,
+	struct vfu_reply *reply, struct vfe_error *err)
+{
+	struct vfe_vfu_call call;
+	int ret;
+
+	ret = vfu_client_begin(client, req, &call, err);
+	return ret < 0 ? ret : vfu_client_end(client, &call, reply, err);
 }
 
 /*

@@ -553,8 +553,8 @@ vfe_vfu_client_irq_set(struct vfe_vfu_client *client, uint32_t index, uint32_t s
  */
 
 int
-vfe_vfu_client_dma_map(struct vfe_vfu_client *client, uint64_t iova, uint64_t size, uint32_t prot,
-	int fd, uint64_t fd_offset, struct vfe_error *err)
+vfe_vfu_client_dma_map_begin(struct vfe_vfu_client *client, uint64_t iova, uint64_t size,
+	uint32_t prot, int fd, uint64_t fd_offset, struct vfe_vfu_call **ret, struct vfe_error *err)
 {
 	struct vfe_wire_vfu_dma_map map = {
 		.argsz = sizeof(map),
@@ -564,12 +564,43 @@ vfe_vfu_client_dma_map(struct vfe_vfu_client *client, uint64_t iova, uint64_t si
 		.size = size,
 	};
 	struct vfu_request req = REQUEST(VFE_VFU_DMA_MAP, map);
+	struct vfe_vfu_call *call;
+	int rc;
 
 	if (vfu_client_max_fds(client) == 0)
 		return vfe_error_set(err, -ENOTSUP, "the server takes no fds");
+	call = malloc(sizeof(*call));
+	if (call == NULL)
+		return vfe_error_set(err, -ENOMEM, "out of memory");
 	req.fds = &fd;
 	req.nr_fds = 1;
-	return vfu_client_call(client, &req, NULL, err);
+	rc = vfu_client_begin(client, &req, call, err);
+	if (rc < 0)
+		free(call);
+	else
+		*ret = call;
+	return rc;
+}
+
+int
+vfe_vfu_client_dma_map_end(
+	struct vfe_vfu_client *client, struct vfe_vfu_call *call, struct vfe_error *err)
+{
+	int rc = vfu_client_end(client, call, NULL, err);
+
+	free(call);
+	return rc;
+}
+
+int
+vfe_vfu_client_dma_map(struct vfe_vfu_client *client, uint64_t iova, uint64_t size, uint32_t prot,
+	int fd, uint64_t fd_offset, struct vfe_error *err)
+{
+	struct vfe_vfu_call *call;
+	int rc;
+
+	rc = vfe_vfu_client_dma_map_begin(client, iova, size, prot, fd, fd_offset, &call, err);
+	return rc < 0 ? rc : vfe_vfu_client_dma_map_end(client, call, err);
 }
 
 int

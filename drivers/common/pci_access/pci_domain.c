@@ -316,6 +316,21 @@ unmap_members(
 	}
 }
 
+/* Only where none of the members can refuse: what has begun would have to be taken back. */
+static void
+begin_map_members(struct vfe_pci_domain *d, const struct vfe_pci_dma *dma)
+{
+	struct vfe_pci_dev *dev;
+
+	TAILQ_FOREACH (dev, &d->members, next) {
+		if (dev->ops->kernel_space || dev->ops->dma_map_begin == NULL)
+			return;
+	}
+	TAILQ_FOREACH (dev, &d->members, next) {
+		dev->map_begun = represents_space(d, dev) && dev->ops->dma_map_begin(dev, dma);
+	}
+}
+
 /* 0, or what a kernel says that does not take the mapping; nobody has it then. */
 static int
 map_members(struct vfe_pci_domain *d, const struct vfe_pci_dma *dma, unsigned int *ret_lost,
@@ -324,9 +339,11 @@ map_members(struct vfe_pci_domain *d, const struct vfe_pci_dma *dma, unsigned in
 	struct vfe_pci_dev *dev;
 	int rc;
 
+	begin_map_members(d, dma);
 	TAILQ_FOREACH (dev, &d->members, next) {
-		if (!represents_space(d, dev))
+		if (!dev->map_begun && !represents_space(d, dev))
 			continue;
+		dev->map_begun = false;
 		rc = dev->ops->dma_map(dev, dma, err);
 		if (rc < 0 && dev->ops->kernel_space) {
 			unmap_members(d, dma, dev);

@@ -72,7 +72,13 @@ struct vfe_pci_ops {
 	int (*attach)(struct vfe_pci_dev *dev, struct vfe_pci_dev *peer, struct vfe_error *err);
 	void (*detach)(struct vfe_pci_dev *dev); /* may be NULL */
 
-	/* Map and unmap in the device's address space; once per space, not per member. */
+	/*
+	 * Map and unmap in the device's address space; once per space, not per member.
+	 * dma_map_begin (may be NULL) sends what dma_map with the same mapping then waits for,
+	 * so that many devices are at it at the same time. True = dma_map must follow, whatever
+	 * happens; it is dma_map that tells what goes wrong.
+	 */
+	bool (*dma_map_begin)(struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma);
 	int (*dma_map)(
 		struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma, struct vfe_error *err);
 	int (*dma_unmap)(
@@ -90,6 +96,7 @@ struct vfe_pci_dev {
 	/* --- owned by pci_domain.c, under the domain's lock */
 	struct vfe_pci_domain *domain;
 	uint64_t space; /* equal for members that share an address space */
+	bool map_begun; /* dma_map_begin */
 	TAILQ_ENTRY(vfe_pci_dev) next;
 };
 

@@ -31,6 +31,7 @@ struct vfu_dev {
 
 	struct pci_maps maps;
 	_Atomic(struct vfu_io_fds *) io[VFE_PCI_NR_BARS]; /* asked for once */
+	struct vfe_vfu_call *mapping; /* under way, between begin and end; the domain's lock */
 };
 
 static struct vfu_dev *
@@ -289,7 +290,7 @@ vfu_reset(struct vfe_pci_dev *dev, struct vfe_error *err)
 }
 
 static int
-vfu_dma_map(struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma, struct vfe_error *err)
+map_begin(struct vfu_dev *d, const struct vfe_pci_dma *dma, struct vfe_error *err)
 {
 	uint32_t prot = 0;
 
@@ -297,8 +298,30 @@ vfu_dma_map(struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma, struct vfe_e
 		prot |= VFE_VFU_DMA_F_READ;
 	if ((dma->prot & VFE_PCI_DMA_WRITE) != 0)
 		prot |= VFE_VFU_DMA_F_WRITE;
-	return vfe_vfu_client_dma_map(
-		to_vfu(dev)->client, dma->iova, dma->size, prot, dma->fd, dma->fd_offset, err);
+	return vfe_vfu_client_dma_map_begin(
+		d->client, dma->iova, dma->size, prot, dma->fd, dma->fd_offset, &d->mapping, err);
+}
+
+static bool
+vfu_dma_map_begin(struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma)
+{
+	return map_begin(to_vfu(dev), dma, NULL) == 0;
+}
+
+static int
+vfu_dma_map(struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma, struct vfe_error *err)
+{
+	struct vfu_dev *d = to_vfu(dev);
+	struct vfe_vfu_call *call;
+	int rc = 0;
+
+	if (d->mapping == NULL)
+		rc = map_begin(d, dma, err);
+	if (rc < 0)
+		return rc;
+	call = d->mapping;
+	d->mapping = NULL;
+	return vfe_vfu_client_dma_map_end(d->client, call, err);
 }
 
 static int
@@ -400,6 +423,7 @@ static const struct vfe_pci_ops vfu_ops = {
 	.doorbell_post = vfu_doorbell_post,
 	.irq_set = vfu_irq_set,
 	.reset = vfu_reset,
+	.dma_map_begin = vfu_dma_map_begin,
 	.dma_map = vfu_dma_map,
 	.dma_unmap = vfu_dma_unmap,
 };

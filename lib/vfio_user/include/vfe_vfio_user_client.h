@@ -123,6 +123,18 @@ int vfe_vfu_client_irq_set(struct vfe_vfu_client *client, uint32_t index, uint32
 int vfe_vfu_client_dma_map(struct vfe_vfu_client *client, uint64_t iova, uint64_t size,
 	uint32_t prot, int fd, uint64_t fd_offset, struct vfe_error *err);
 
+/*
+ * The same in two halves, so that several clients are at it at the same time. begin returns 0 with
+ * *@ret for end, which must follow and waits until the client's deadline, counted from begin; or
+ * -ENOTSUP, -ENOMEM, -EBUSY.
+ */
+struct vfe_vfu_call;
+int vfe_vfu_client_dma_map_begin(struct vfe_vfu_client *client, uint64_t iova, uint64_t size,
+	uint32_t prot, int fd, uint64_t fd_offset, struct vfe_vfu_call **ret,
+	struct vfe_error *err);
+int vfe_vfu_client_dma_map_end(
+	struct vfe_vfu_client *client, struct vfe_vfu_call *call, struct vfe_error *err);
+
 /* DMA_UNMAP of exactly one mapping. */
 int vfe_vfu_client_dma_unmap(
 	struct vfe_vfu_client *client, uint64_t iova, uint64_t size, struct vfe_error *err);

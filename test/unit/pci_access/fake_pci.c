@@ -148,6 +148,17 @@ fake_detach(struct vfe_pci_dev *dev)
 	to_fake(dev)->detaches++;
 }
 
+static bool
+fake_dma_map_begin(struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma)
+{
+	struct fake_pci *f = to_fake(dev);
+
+	(void)dma;
+	if (f->clock != NULL)
+		f->begun_at = ++*f->clock;
+	return f->clock != NULL;
+}
+
 static int
 fake_dma_map(struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma, struct vfe_error *err)
 {
@@ -157,6 +168,10 @@ fake_dma_map(struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma, struct vfe_
 
 	f->dma_maps++;
 	f->dma_map_result = 0;
+	if (f->clock != NULL)
+		f->mapped_at = ++*f->clock;
+	if (f->victim != NULL)
+		atomic_store(&f->victim->error, -ENODEV);
 	if (rc < 0)
 		return vfe_error_set(err, rc, "the test says no");
 	assert(f->nr_maps < FAKE_MAX_MAPS);
@@ -204,6 +219,7 @@ static const struct vfe_pci_ops fake_ops = {
 	.reset = fake_reset,
 	.attach = fake_attach,
 	.detach = fake_detach,
+	.dma_map_begin = fake_dma_map_begin,
 	.dma_map = fake_dma_map,
 	.dma_unmap = fake_dma_unmap,
 };

@@ -47,6 +47,10 @@ struct fake_pci {
 	bool share;         /* attach() joins a peer, as the kernel's containers do */
 	int dma_map_result; /* of the next dma_map(), once */
 	unsigned int dma_maps;
+	unsigned int *clock;     /* dma_map_begin() is supported, and told when it came */
+	unsigned int begun_at;   /* 0 = it did not */
+	unsigned int mapped_at;  /* dma_map(), if there is a clock */
+	struct fake_pci *victim; /* is lost at dma_map() */
 	unsigned int dma_unmaps;
 	unsigned int detaches;
 	unsigned int resets;

@@ -670,6 +670,45 @@ test_members_that_share_a_space_are_mapped_once(void **state)
 }
 
 static void
+test_members_map_at_the_same_time(void **state)
+{
+	struct vfe_pci_domain *d = make_domain();
+	struct vfe_pci_dma a = some_memory(0, 1), b = some_memory(0x10000, 1);
+	struct fake_pci one, two, dead;
+	unsigned int clock = 0;
+
+	(void)state;
+	fake_pci_init(&one, "0000:af:00.3");
+	fake_pci_init(&dead, "0000:af:00.4");
+	fake_pci_init(&two, "0000:af:00.5");
+	one.clock = two.clock = dead.clock = &clock;
+	assert_int_equal(vfe_pci_domain_attach(d, &one.pci, NULL), 0);
+	assert_int_equal(vfe_pci_domain_attach(d, &dead.pci, NULL), 0);
+	assert_int_equal(vfe_pci_domain_attach(d, &two.pci, NULL), 0);
+	vfe_pci_abort(&dead.pci);
+	assert_int_equal(vfe_pci_domain_map(d, &a, NULL, NULL), 0);
+	assert_int_equal(one.begun_at, 1);
+	assert_int_equal(two.begun_at, 2);
+	assert_int_equal(one.mapped_at, 3);
+	assert_int_equal(two.mapped_at, 4);
+	assert_int_equal(dead.begun_at + dead.dma_maps, 0);
+
+	/* what has begun is ended, whatever happens in between */
+	one.victim = &two;
+	assert_int_equal(vfe_pci_domain_map(d, &b, NULL, NULL), 0);
+	assert_int_equal(two.begun_at, 6);
+	assert_int_equal(two.dma_maps, 2);
+
+	vfe_pci_domain_detach(d, &one.pci);
+	vfe_pci_domain_detach(d, &dead.pci);
+	vfe_pci_domain_detach(d, &two.pci);
+	fake_pci_fini(&two);
+	vfe_pci_domain_destroy(d);
+	close(a.fd);
+	close(b.fd);
+}
+
+static void
 test_lost_member_is_skipped_but_its_space_is_not(void **state)
 {
 	struct vfe_pci_domain *d = make_domain();
@@ -892,6 +931,7 @@ main(void)
 		OPENED(test_failed_attach_leaves_nothing_mapped),
 		cmocka_unit_test(test_mappings_that_make_no_sense),
 		cmocka_unit_test(test_members_that_share_a_space_are_mapped_once),
+		cmocka_unit_test(test_members_map_at_the_same_time),
 		cmocka_unit_test(test_lost_member_is_skipped_but_its_space_is_not),
 		CLOSED(test_find_looks_for_a_socket),
 		cmocka_unit_test(test_sriov_capability),

@@ -375,6 +375,40 @@ dma_memory_is_shared_both_ways(void **state)
 	close(fd);
 }
 
+/* In any order, with other commands in between; one that is refused says so at its end. */
+static void
+dma_maps_in_two_halves(void **state)
+{
+	struct pair *pair = *state;
+	struct vfe_vfu_call *calls[3];
+	int fd = open_memory(8 * FIX_PAGE);
+	uint32_t i, count;
+
+	for (i = 0; i < 3; i++)
+		assert_int_equal(
+			vfe_vfu_client_dma_map_begin(pair->client, (i == 2 ? 0 : i) * 0x100000,
+				FIX_PAGE, VFE_VFU_DMA_F_READ, fd, 0, &calls[i], NULL),
+			0);
+	assert_int_equal(vfe_vfu_client_irq_info(pair->client, VFE_VFU_IRQ_MSIX, &count, NULL), 0);
+	assert_true(vfe_vfu_client_dma_map_end(pair->client, calls[2], NULL) < 0);
+	assert_int_equal(vfe_vfu_client_dma_map_end(pair->client, calls[1], NULL), 0);
+	assert_int_equal(vfe_vfu_client_dma_map_end(pair->client, calls[0], NULL), 0);
+	assert_int_equal(pair->dev->nr_maps, 2);
+	assert_int_equal(vfe_vfu_client_error(pair->client), 0);
+
+	/* the end comes whatever happens to the client */
+	assert_int_equal(vfe_vfu_client_dma_map_begin(pair->client, 0x300000, FIX_PAGE,
+				 VFE_VFU_DMA_F_READ, fd, 0, &calls[0], NULL),
+		0);
+	vfe_vfu_client_abort(pair->client, -ENODEV);
+	assert_int_equal(vfe_vfu_client_dma_map_begin(pair->client, 0x400000, FIX_PAGE,
+				 VFE_VFU_DMA_F_READ, fd, 0, &calls[1], NULL),
+		0);
+	assert_true(vfe_vfu_client_dma_map_end(pair->client, calls[1], NULL) < 0);
+	assert_true(vfe_vfu_client_dma_map_end(pair->client, calls[0], NULL) < 0);
+	close(fd);
+}
+
 static void
 dma_map_bad_arguments(void **state)
 {
@@ -725,6 +759,7 @@ main(void)
 		PAIR_TEST(irq_fds_in_slices_and_runs),
 		PAIR_TEST(irq_set_outside_or_refused),
 		PAIR_TEST(dma_memory_is_shared_both_ways),
+		PAIR_TEST(dma_maps_in_two_halves),
 		PAIR_TEST(dma_map_bad_arguments),
 		PAIR_TEST(dma_maps_up_to_the_limit),
 		PAIR_TEST(shrunk_memory_trips_one_mapping),
