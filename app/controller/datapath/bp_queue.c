@@ -85,7 +85,8 @@ queue_idle(struct bp_queue *bq)
 	const uint32_t spin_ns = bq->port->engine->bp_spin_ns;
 	int64_t now;
 
-	if (spin_ns > 0 && !bq->q.worker->polling && in_flight(bq) == 0) {
+	/* while a back end is at work its completion is what the worker sleeps for */
+	if (spin_ns > 0 && !bq->q.worker->polling && bq->q.worker->bp_in_flight == 0) {
 		now = now_ns();
 		if (bq->empty_since == 0)
 			bq->empty_since = now;

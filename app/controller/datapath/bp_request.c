@@ -89,6 +89,7 @@ give_back(struct bp_slot *slot)
 	atomic_store_explicit(&bq->in_flight,
 		atomic_load_explicit(&bq->in_flight, memory_order_relaxed) - 1,
 		memory_order_relaxed);
+	bq->q.worker->bp_in_flight--;
 	if (atomic_load_explicit(&bq->in_flight, memory_order_relaxed) == 0)
 		bp_queue_is_empty(bq);
 }
@@ -448,6 +449,7 @@ slot_take(struct bp_queue *bq, struct bp_slot *slot, const struct vfe_chain *cha
 	atomic_store_explicit(&bq->in_flight,
 		atomic_load_explicit(&bq->in_flight, memory_order_relaxed) + 1,
 		memory_order_relaxed);
+	bq->q.worker->bp_in_flight++;
 	if (bq->port->in_order)
 		STAILQ_INSERT_TAIL(&bq->order, slot, order);
 }

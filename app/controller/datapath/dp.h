@@ -151,6 +151,7 @@ struct dp_worker {
 	uint32_t nr_ready;
 	STAILQ_HEAD(, dp_queue) ready;
 	uint32_t rounds;
+	uint32_t bp_in_flight; /* requests of all its block queues */
 
 	struct dp_engine *engine;
 	TAILQ_HEAD(, dp_queue) attached;
