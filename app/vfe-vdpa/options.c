@@ -41,7 +41,7 @@ options_usage(FILE *out)
 	      "  --rpc-group GROUP     group that may use the management socket besides root\n"
 	      "  --dirty-mode MODE     for tests: the way of tracking dirty pages in a migration:\n"
 	      "                        direct, push-bitmap, pull-bitmap, push-bytemap,\n"
-	      "                        pull-bytemap, all (no tracking); default: what suits best\n"
+	      "                        pull-bytemap, relay, all (none); default: what suits\n"
 	      "  --help                this text\n"
 	      "  --version             version of the service and of DPDK\n"
 	      "\n"

@@ -12,9 +12,10 @@ import pytest
 from peers import blk, daemons
 from peers import vhost_user as vh
 from peers.blk import OK, T_IN, T_OUT
-from peers.memory import Memory
+from peers.memory import PAGE, Memory
 from peers.vhost_user import FrontEnd
 from test_blk_service import BLOCK, SIZE, WCE_AT, Disk, Load
+from test_dirty_service import Source
 
 NET_F_MQ = 1 << 22
 
@@ -45,6 +46,9 @@ class Plain:
 
     def info(self):
         return self.service.vf_info(self.vf)
+
+    def dirty_info(self):
+        return self.info()['migration']['dirty']
 
     def close(self):
         self.service.stop()
@@ -251,7 +255,9 @@ class PlainDisk:
             vfs=1, vf_extra={0: {'force_in_order': True}}, extra={'workers': 2})
 
     def disk(self, **kwargs):
-        return Disk(self.path, **kwargs).connect()
+        disk = Disk(self.path, **kwargs).connect()
+        disk.wanted &= ~(1 << vh.F_LOG_ALL)     # not from the beginning
+        return disk
 
     def info(self):
         return self.service.vf_info(self.vf)
@@ -336,4 +342,161 @@ def test_controller_of_a_disk_dies_under_load(plain_disk):
             plain_disk.start_controller()
             plain_disk.wait(lambda info: info['state'] == 'running')
         load.wait_for(100)
+        load.finish(plain_disk.image)
+
+
+# migration: relayed rings log what the device writes
+
+
+class PlainSource(Source):
+    """The front end of a guest on a plain function that is being migrated."""
+
+    def __init__(self, rig, **kwargs):
+        super().__init__(rig)
+        self.front_end.close()
+        self.front_end = rig.front_end(queue_pairs=2, mem_size=8 << 20, **kwargs)
+
+    def begin(self):
+        super().begin()
+        info = self.rig.info()
+        assert info['migration']['dirty']['mode'] == 'relay'
+        assert all(queue['shadow'] for queue in info['queues'][:4])
+
+    def all_pages(self):
+        return (self.mem.end - self.mem.base) // PAGE
+
+
+@pytest.fixture
+def source(added):
+    sources = []
+
+    def make(**kwargs):
+        sources.append(PlainSource(added, **kwargs))
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        source.close()
+
+
+@pytest.mark.parametrize('indirect', [False, True])
+def test_pages_that_packets_fill_are_in_the_log(source, indirect):
+    guest = source(indirect=indirect)
+    guest.start()
+    guest.begin()
+    guest.begin_traffic()
+    for _ in range(4):
+        time.sleep(0.05)
+        guest.sync()
+    guest.stop()
+    assert 0 < len(guest.named) < guest.all_pages() // 2
+    assert guest.rig.dirty_info()['marked_all'] == 0
+
+
+def test_logging_comes_and_goes_under_traffic(source):
+    """Each packet comes back, in order, and none of them twice."""
+    guest = source()
+    guest.start()
+    guest.begin_traffic()
+    for _ in range(5):
+        guest.begin()
+        time.sleep(0.05)
+        guest.set_logging(False)
+        time.sleep(0.02)
+    guest.begin()
+    time.sleep(0.05)
+    guest.stop()
+    assert guest.front_end.pairs[0].receive(0) is None
+    assert guest.front_end.pairs[1].receive(0) is None
+
+
+def test_guest_moves_between_plain_functions(plain):
+    """There and back, with the rings where they are."""
+    vfs = [plain.controller.vf(i) for i in range(2)]
+    paths = [plain.path + str(i) for i in range(2)]
+    for vf, path in zip(vfs, paths):
+        plain.service.vf_add(vf, path, plain=True)
+    with Memory(8 << 20) as memory:
+        pairs, bases = None, None
+        for hop in range(4):
+            plain.vf, plain.path = vfs[hop % 2], paths[hop % 2]
+            guest = PlainSource(plain, mem=memory)
+            try:
+                if pairs:
+                    guest.front_end.pairs = pairs
+                    guest.front_end.negotiate()
+                    guest.front_end.set_mem_table()
+                    guest.resume()
+                else:
+                    guest.start()
+                guest.begin_traffic()
+                time.sleep(0.03)
+                guest.begin()
+                time.sleep(0.03)
+                guest.sync()
+                guest.stop()
+                pairs = guest.front_end.pairs
+                bases = {i: ring.used_idx() for i, ring in guest.front_end.rings()}
+            finally:
+                guest.close()
+        assert bases[0] == bases[1] > 0
+
+
+def log_of(disk, on, log):
+    if on:
+        disk.ask(vh.SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd])
+    disk.tell(vh.SET_FEATURES,
+              struct.pack('=Q', disk.features | (1 << vh.F_LOG_ALL if on else 0)))
+
+
+@pytest.mark.parametrize('indirect', [False, True])
+def test_pages_that_a_disk_fills_are_in_the_log(plain_disk, indirect):
+    data = os.urandom(64 * BLOCK)
+    with open(plain_disk.image, 'r+b') as file:
+        os.pwrite(file.fileno(), data, 0)
+    with plain_disk.disk() as disk, Memory(1 << 16, name='log', seal=True) as log:
+        disk.start()
+        log_of(disk, True, log)
+        plain_disk.wait(lambda info: info['migration']['dirty']['mode'] == 'relay')
+        log.write(0, bytes(log.size))       # as a front end that has read it
+        copy = bytearray(disk.mem.read(0, disk.mem.size))
+        for i in range(64):
+            # pieces that begin and end within pages
+            status, got = disk.request(T_IN, 8 * i, in_len=BLOCK, split=1536, indirect=indirect)
+            assert status == OK and got == data[i * BLOCK:(i + 1) * BLOCK]
+        assert disk.request(T_IN, 2 * SIZE // 512, in_len=BLOCK)[0] != OK
+        disk.stop()
+        assert plain_disk.info()['migration']['dirty']['marked_all'] == 0
+        bits = log.read(0, log.size)
+        marked = [page for page in range(disk.mem.size // PAGE) if bits[page // 8] >> page % 8 & 1]
+        assert len(marked) < disk.mem.size // PAGE // 8
+        for page in marked:
+            copy[page * PAGE:(page + 1) * PAGE] = disk.mem.read(page * PAGE, PAGE)
+        queue = disk.queues[0]
+        for start, length in ((queue.data, queue.DATA * queue.nr_slots),
+                              (queue.ring.used, 6 + 8 * queue.ring.size)):
+            assert copy[start:start + length] == disk.mem.read(start, length)
+        for slot in range(queue.nr_slots):
+            at = queue.headers + 32 * slot + 16
+            assert copy[at:at + 1] == disk.mem.read(at, 1)
+
+
+def test_logging_comes_and_goes_under_load(plain_disk):
+    """Each request is answered once, and is on the disk."""
+    with plain_disk.disk(queues=2) as disk, Memory(1 << 16, name='log', seal=True) as log:
+        disk.start()
+        load = Load(disk)
+        for on in (True, False) * 4:
+            load.wait_for(50)
+            with load.lock:     # the socket is the test's then
+                log_of(disk, on, log)
+        load.wait_for(50)
+        with load.lock:
+            log_of(disk, True, log)
+        load.wait_for(50)
+        with load.lock:
+            bases = disk.stop()
+            assert bases == {i: ring.used_idx() for i, ring in disk.rings()}
+            disk.start_at(bases)
+        load.wait_for(50)
         load.finish(plain_disk.image)

@@ -175,6 +175,13 @@ blk_describe(const union vdpa_config *config, uint64_t device_features, char *te
 		config->blk.writeback != 0 ? "on" : "off");
 }
 
+static bool
+blk_comes_back(uint16_t qid)
+{
+	(void)qid;
+	return true;
+}
+
 /*
  * Left out of the guest's features, for the reasons that net has: packed rings, NOTIFICATION_DATA,
  * ACCESS_PLATFORM, RING_RESET. IN_ORDER too: a device that has promised it may leave used entries
@@ -200,6 +207,8 @@ const struct vdpa_type vdpa_blk_type = {
 	.config_size = sizeof(struct vfe_wire_blk_config),
 	.queue_unit = 1,
 	.requests_last = true,
+	.writes_unsaid = true,
+	.comes_back = blk_comes_back,
 	.config_read = blk_config_read,
 	.nr_queues = blk_nr_queues,
 	.config_compatible = blk_config_compatible,

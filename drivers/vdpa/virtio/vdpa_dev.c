@@ -221,7 +221,7 @@ vfe_vdpa_vf_vhost_features(
 
 	if (vf == NULL)
 		return -ENODEV;
-	*ret_features = vdpa_type_features_offered(vf->type, vf->vdev.device_features);
+	*ret_features = vdpa_vf_features_offered(vf);
 	*ret_protocol_features = vf->type->protocol_features;
 	return 0;
 }
@@ -333,7 +333,7 @@ info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 	ret->queue_size = vf->queues[0].max_size;
 	ret->device_features = vf->vdev.device_features;
 	ret->guest_features =
-		vdpa_type_features_offered(vf->type, vf->vdev.device_features) &
+		vdpa_vf_features_offered(vf) &
 		~(VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES) | VFE_BIT(VFE_VHOST_F_LOG_ALL));
 	ret->driver_features = vf->driver_features;
 	vf->type->info(&vf->config, vf->vdev.device_features, ret);

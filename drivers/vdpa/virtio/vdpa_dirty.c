@@ -70,11 +70,49 @@ retry_is_due(const struct vdpa_vf *vf)
 	return vf->dirty.generation != vf->pf->generation || vfe_clock_ns() >= vf->dirty.retry_ns;
 }
 
+bool
+vdpa_dirty_relays_locked(const struct vdpa_vf *vf)
+{
+	return wanted_locked(vf) && vf->drive->relays &&
+	       (vdpa_globals.dirty_mode == VDPA_DIRTY_AUTO ||
+		       vdpa_globals.dirty_mode == VDPA_DIRTY_RELAY);
+}
+
+/* The device was prepared without knowing that its rings are to be relayed. */
+static bool
+relay_is_due_locked(const struct vdpa_vf *vf)
+{
+	return vf->dirty.phase == VDPA_DIRTY_OFF && vdpa_dirty_relays_locked(vf) &&
+	       !vf->relay_planned && !vdpa_shadow_all_locked(vf);
+}
+
+/* The same for a device whose rings are relayed: rings change their way only by a restart. */
+static enum vdpa_dirty_need
+relay_need_locked(const struct vdpa_vf *vf)
+{
+	const struct vdpa_dirty *d = &vf->dirty;
+
+	if (!wanted_locked(vf)) {
+		if (d->phase != VDPA_DIRTY_OFF)
+			return VDPA_DIRTY_TRACK;
+		return vdpa_shadow_needless_locked(vf) ? VDPA_DIRTY_RESTART : VDPA_DIRTY_NOTHING;
+	}
+	if (relay_is_due_locked(vf))
+		return VDPA_DIRTY_RESTART;
+	if (d->phase == VDPA_DIRTY_BLIND)
+		return VDPA_DIRTY_NOTHING;
+	if (d->phase == VDPA_DIRTY_ON)
+		return d->cur != d->log || d->debt ? VDPA_DIRTY_TRACK : VDPA_DIRTY_NOTHING;
+	return VDPA_DIRTY_TRACK;
+}
+
 enum vdpa_dirty_need
 vdpa_dirty_need_locked(const struct vdpa_vf *vf)
 {
 	const struct vdpa_dirty *d = &vf->dirty;
 
+	if (vf->drive->relays)
+		return relay_need_locked(vf);
 	if (!wanted_locked(vf))
 		return d->phase == VDPA_DIRTY_OFF ? VDPA_DIRTY_NOTHING : VDPA_DIRTY_TRACK;
 	switch (d->phase) {
@@ -255,6 +293,10 @@ stage_start(struct vdpa_vf *vf)
 		[VDPA_DIRTY_PULL_BYTEMAP] = VFE_ADMIN_TRACK_PULL_BYTEMAP,
 	};
 
+	if (d->plan.mode == VDPA_DIRTY_RELAY) {
+		d->tracks = true;
+		return 1;
+	}
 	if (!pf_is_same(vf)) {
 		task_failed(vf, -ENODEV, "the PF is lost");
 		return 1;
@@ -399,12 +441,13 @@ stage_arm(struct vdpa_vf *vf)
 
 	d->generation = vf->pf->generation;
 	d->doubt = false;
-	if (atomic_load(&vf->pf->lost) || vf->pf->admin == NULL) {
-		task_failed(vf, -ENODEV,
-			vf->pf == &vdpa_no_pf ? "there is no PF that could" : "the PF is lost");
-		return 1;
+	if (!vf->drive->relays) {
+		if (atomic_load(&vf->pf->lost) || vf->pf->admin == NULL) {
+			task_failed(vf, -ENODEV, "the PF is lost");
+			return 1;
+		}
+		d->caps = *vfe_admin_caps(vf->pf->admin);
 	}
-	d->caps = *vfe_admin_caps(vf->pf->admin);
 	pthread_mutex_lock(&vf->lock);
 	d->job.log = vdpa_log_get(d->log);
 	d->job.table = vdpa_table_get(vf->table);
@@ -424,12 +467,12 @@ merge_needed(struct vdpa_vf *vf)
 	if (wanted_locked(vf)) {
 		job->stopped = vdpa_vf_halted_locked(vf);
 		job->all = d->blind || d->failed || d->debt;
-		needed =
-			job->all ||
-			(d->tracks && d->plan.mode != VDPA_DIRTY_DIRECT && d->task != task_start) ||
-			(d->cur != NULL && d->cur != d->log) ||
-			(job->stopped && d->tracks &&
-				!vdpa_dirty_plan_covers_table(&d->plan, vf->table, d->log));
+		needed = job->all ||
+			 (d->tracks && !vdpa_dirty_is_direct(d->plan.mode) &&
+				 d->task != task_start) ||
+			 (d->cur != NULL && d->cur != d->log) ||
+			 (job->stopped && d->tracks &&
+				 !vdpa_dirty_plan_covers_table(&d->plan, vf->table, d->log));
 	}
 	if (needed) {
 		d->debt = false;
@@ -545,7 +588,7 @@ set_timer(struct vdpa_vf *vf)
 
 	if (d->phase == VDPA_DIRTY_BLIND)
 		vdpa_timer_set(&d->timer, vfe_deadline_in_ms(vdpa_globals.ms.dirty_blind));
-	else if (d->phase == VDPA_DIRTY_ON && d->plan.mode != VDPA_DIRTY_DIRECT)
+	else if (d->phase == VDPA_DIRTY_ON && !vdpa_dirty_is_direct(d->plan.mode))
 		vdpa_timer_set(&d->timer, vfe_deadline_in_ms(vdpa_globals.ms.dirty_round));
 }
 
@@ -650,6 +693,8 @@ vdpa_dirty_track(struct vdpa_vf *vf)
 			d->owed = false;
 			task = task_stop;
 		}
+	} else if (relay_is_due_locked(vf)) {
+		vf->seq++; /* it does not start, but is prepared anew */
 	} else if (d->phase == VDPA_DIRTY_OFF) {
 		d->phase = VDPA_DIRTY_STARTING;
 		d->owed = true;
@@ -659,7 +704,7 @@ vdpa_dirty_track(struct vdpa_vf *vf)
 			d->debt = true; /* what is written until it tracks */
 			task = task_start;
 		}
-	} else if (pf_is_same(vf)) {
+	} else if (pf_is_same(vf) || d->plan.mode == VDPA_DIRTY_RELAY) {
 		task = task_mark;
 	} else {
 		vdpa_dirty_set_error_locked(vf, "the PF is lost");

@@ -119,6 +119,7 @@ enum vdpa_dirty_mode {
 	VDPA_DIRTY_PULL_BITMAP,
 	VDPA_DIRTY_PUSH_BYTEMAP,
 	VDPA_DIRTY_PULL_BYTEMAP,
+	VDPA_DIRTY_RELAY, /* the device does not track: its rings are relayed, see vdpa_shadow.c */
 	VDPA_DIRTY_NR_MODES,
 	VDPA_DIRTY_AUTO = VDPA_DIRTY_NR_MODES,
 };
@@ -153,6 +154,13 @@ bool vdpa_dirty_plan_covers(const struct vdpa_dirty_plan *plan, const struct vdp
 	const struct vdpa_log *log);
 bool vdpa_dirty_plan_covers_table(const struct vdpa_dirty_plan *plan,
 	const struct vdpa_table *table, const struct vdpa_log *log);
+
+/* Does it get into the log without us? */
+static inline bool
+vdpa_dirty_is_direct(enum vdpa_dirty_mode mode)
+{
+	return mode == VDPA_DIRTY_DIRECT || mode == VDPA_DIRTY_RELAY;
+}
 
 static inline bool
 vdpa_dirty_is_pull(enum vdpa_dirty_mode mode)
@@ -254,6 +262,8 @@ enum vdpa_dirty_need {
 	VDPA_DIRTY_RESTART, /* stop the device and start it again */
 };
 enum vdpa_dirty_need vdpa_dirty_need_locked(const struct vdpa_vf *vf);
+/* Are the rings to be relayed when the device is started, for the log? vf->lock held. */
+bool vdpa_dirty_relays_locked(const struct vdpa_vf *vf);
 /* In another stable state: is vdpa_dirty_flush() due? vf->lock held. */
 bool vdpa_dirty_flush_due_locked(const struct vdpa_vf *vf);
 /* Is something missing in the log that the front-end may ask for? vf->lock held. */

@@ -61,6 +61,31 @@ job_arm(struct vdpa_vf *vf)
 	return 0;
 }
 
+/* The rings of a device that does not track are relayed, if they can be. */
+static int
+job_arm_relay(struct vdpa_vf *vf)
+{
+	struct vdpa_dirty *d = &vf->dirty;
+	struct vdpa_log *old;
+	bool relayed;
+
+	pthread_mutex_lock(&vf->lock);
+	relayed = vdpa_dirty_relays_locked(vf) && vdpa_shadow_all_locked(vf);
+	old = d->cur;
+	if (relayed) {
+		memset(&d->plan, 0, sizeof(d->plan));
+		d->plan.mode = VDPA_DIRTY_RELAY;
+		d->cur = vdpa_log_get(d->job.log);
+	}
+	pthread_mutex_unlock(&vf->lock);
+	if (!relayed)
+		return vfe_error_set(&d->job.err, -ENOTSUP,
+			"there is no PF that could, and the rings cannot be relayed");
+	vdpa_log_put(old);
+	vdpa_shadow_log(vf, d->job.log);
+	return 0;
+}
+
 static uint64_t
 table_pages(const struct vdpa_table *table)
 {
@@ -183,6 +208,9 @@ job_merge(struct vdpa_vf *vf)
 	uint64_t begin = vfe_clock_ns(), bytes = 0, pages = 0;
 	bool all = job->all;
 
+	/* before the last look at the old log */
+	if (d->tracks && d->plan.mode == VDPA_DIRTY_RELAY)
+		vdpa_shadow_log(vf, log);
 	/* what the device pushes into stays what it is while it runs */
 	if (!direct || job->stopped)
 		pages += take_old_log(vf, log, &all);
@@ -214,6 +242,7 @@ job_release(struct vdpa_vf *vf)
 	struct vdpa_dirty *d = &vf->dirty;
 	struct vdpa_log *old;
 
+	vdpa_shadow_log(vf, NULL);
 	if (d->doubt)
 		vdpa_target_abandon(d->target);
 	else
@@ -236,7 +265,7 @@ vdpa_dirty_job_run(struct vdpa_work *work)
 
 	switch (job->stage) {
 	case VDPA_STAGE_ARM:
-		job->status = job_arm(vf);
+		job->status = vf->drive->relays ? job_arm_relay(vf) : job_arm(vf);
 		break;
 	case VDPA_STAGE_MERGE:
 		job->status = job_merge(vf);

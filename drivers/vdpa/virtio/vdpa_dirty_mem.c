@@ -358,6 +358,7 @@ static const char *const mode_names[] = {
 	[VDPA_DIRTY_PULL_BITMAP] = "pull-bitmap",
 	[VDPA_DIRTY_PUSH_BYTEMAP] = "push-bytemap",
 	[VDPA_DIRTY_PULL_BYTEMAP] = "pull-bytemap",
+	[VDPA_DIRTY_RELAY] = "relay",
 	[VDPA_DIRTY_AUTO] = "auto",
 };
 
@@ -587,6 +588,8 @@ vdpa_dirty_plan_covers_table(const struct vdpa_dirty_plan *plan, const struct vd
 {
 	unsigned int i;
 
+	if (plan->mode == VDPA_DIRTY_RELAY)
+		return true; /* whatever the ring says */
 	for (i = 0; i < table->nr_regions; i++) {
 		if (!vdpa_dirty_plan_covers(plan, &table->regions[i], log))
 			return false;

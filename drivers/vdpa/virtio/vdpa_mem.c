@@ -629,6 +629,54 @@ vdpa_domain_pointer(struct vdpa_domain *domain, uint64_t gpa, uint64_t len, void
 	return rc;
 }
 
+int
+vdpa_domain_read(struct vdpa_domain *domain, uint64_t gpa, void *buf, size_t len)
+{
+	const struct chunk *c;
+	int rc = -EFAULT;
+
+	pthread_mutex_lock(&domain->lock);
+	for (c = domain->chunks; rc < 0 && c != NULL; c = c->next) {
+		if (gpa < c->gpa || !vfe_range_inside(gpa - c->gpa, len, c->size))
+			continue;
+		memcpy(buf, c->va + (gpa - c->gpa), len);
+		rc = 0;
+	}
+	pthread_mutex_unlock(&domain->lock);
+	return rc;
+}
+
+/* How much of what begins at @gpa is in one chunk. */
+static uint64_t
+bytes_at_locked(const struct vdpa_domain *domain, uint64_t gpa)
+{
+	const struct chunk *c;
+
+	for (c = domain->chunks; c != NULL; c = c->next) {
+		if (gpa >= c->gpa && gpa - c->gpa < c->size)
+			return c->size - (gpa - c->gpa);
+	}
+	return 0;
+}
+
+bool
+vdpa_domain_has(struct vdpa_domain *domain, uint64_t gpa, uint64_t len)
+{
+	uint64_t n = 1;
+
+	if (len > UINT64_MAX - gpa)
+		return false;
+	pthread_mutex_lock(&domain->lock);
+	while (n > 0 && len > 0) {
+		n = bytes_at_locked(domain, gpa);
+		n = n < len ? n : len;
+		gpa += n;
+		len -= n;
+	}
+	pthread_mutex_unlock(&domain->lock);
+	return len == 0;
+}
+
 bool
 vdpa_domain_truncated(struct vdpa_domain *domain)
 {

@@ -103,6 +103,12 @@ int vdpa_domain_read16(struct vdpa_domain *domain, uint64_t gpa, uint16_t *ret);
  */
 int vdpa_domain_pointer(struct vdpa_domain *domain, uint64_t gpa, uint64_t len, void **ret);
 
+/* Copy what is at [@gpa, @gpa + @len), which must be mapped in one piece: -EFAULT else. */
+int vdpa_domain_read(struct vdpa_domain *domain, uint64_t gpa, void *buf, size_t len);
+
+/* Is all of [@gpa, @gpa + @len) guest memory? */
+bool vdpa_domain_has(struct vdpa_domain *domain, uint64_t gpa, uint64_t len);
+
 /* Has a file behind the member's memory been truncated under our hands? */
 bool vdpa_domain_truncated(struct vdpa_domain *domain);
 

@@ -118,6 +118,12 @@ net_describe(const union vdpa_config *config, uint64_t device_features, char *te
 		net_mtu(config, device_features));
 }
 
+static bool
+net_comes_back(uint16_t qid)
+{
+	return qid % 2 != 0; /* transmit queues */
+}
+
 /*
  * Left out of the guest's features: what needs the device's own control queue (the front-end
  * emulates one), packed rings and NOTIFICATION_DATA (indices and doorbells are those of split
@@ -149,6 +155,7 @@ const struct vdpa_type vdpa_net_type = {
 	.config_size = sizeof(struct vfe_wire_net_config),
 	.queue_unit = 2, /* pairs */
 	.ctrl = &vdpa_net_ctrl,
+	.comes_back = net_comes_back,
 	.config_read = net_config_read,
 	.nr_queues = net_nr_queues,
 	.config_compatible = net_config_compatible,

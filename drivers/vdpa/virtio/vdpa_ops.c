@@ -122,8 +122,7 @@ ring_replace_locked(struct vdpa_vf *vf, struct vdpa_ring *ring, const struct vdp
 static int
 before_set_features(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
-	uint64_t missing =
-		msg->payload.u64 & ~vdpa_type_features_offered(vf->type, vf->vdev.device_features);
+	uint64_t missing = msg->payload.u64 & ~vdpa_vf_features_offered(vf);
 
 	if (missing != 0)
 		return complain(vf,
@@ -567,6 +566,7 @@ before_get_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 		vdpa_vf_suspend_guest(vf);
 		vdpa_dirty_settle(vf);
 	}
+	vdpa_shadow_seal(vf, qid);
 	idx = vdpa_ring_index(vf, qid);
 	rte_vhost_set_vring_base(vf->vid, qid, idx, idx);
 	VDPA_LOG(DEBUG, vhost, vf->name, "ring %u stands at %u", qid, idx);
@@ -943,7 +943,7 @@ ops_get_features(struct rte_vdpa_device *dev, uint64_t *ret)
 
 	if (vf == NULL)
 		return -1;
-	*ret = vdpa_type_features_offered(vf->type, vf->vdev.device_features);
+	*ret = vdpa_vf_features_offered(vf);
 	return 0;
 }
 

@@ -82,6 +82,8 @@ plain_stop(struct vdpa_vf *vf, struct vfe_error *err)
 {
 	int rc;
 
+	if (vf->state == VDPA_S_QUIESCE)
+		vdpa_drain(vf);
 	rc = vfe_virtio_reset(&vf->vdev, vfe_deadline_in_ms(VDPA_STOP_TIMEOUT_MS), NULL, err);
 	if (rc == 0)
 		rc = vfe_virtio_status_add(
@@ -196,8 +198,9 @@ plain_restore(struct vdpa_vf *vf)
 	return vdpa_vf_job_post(vf);
 }
 
+/* A log is complete when all rings are relayed; if one of them cannot be, that is of no use. */
 static void
-plain_plan(struct vdpa_vf *vf, uint64_t features, struct vdpa_applied *rings)
+plain_plan(struct vdpa_vf *vf, uint64_t features, bool relay, struct vdpa_applied *rings)
 {
 	const struct vdpa_ctrl_ops *ctrl = vf->type->ctrl;
 	const uint16_t n = ctrl != NULL ? ctrl->nr_rings(vf, features) : vf->nr_queues;
@@ -205,13 +208,18 @@ plain_plan(struct vdpa_vf *vf, uint64_t features, struct vdpa_applied *rings)
 
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		rings[qid].enabled = rings[qid].enabled && qid < n;
-		rings[qid].shadow = rings[qid].enabled && rings[qid].start_idx != 0;
+		if (rings[qid].enabled)
+			relay = relay && vdpa_shadow_can(vf, qid, &rings[qid]);
 	}
+	for (qid = 0; qid < vf->nr_queues; qid++)
+		rings[qid].shadow = rings[qid].enabled && (relay || rings[qid].start_idx != 0);
 }
 
 const struct vdpa_drive_ops vdpa_drive_plain = {
 	.name = "plain",
 	.owns_ctrl = true,
+	.relays = true,
+	.no_features = VFE_BIT(VFE_VIRTIO_F_IN_ORDER),
 	.quiesce = plain_halt,
 	.freeze = plain_nothing,
 	.restore = plain_restore,

@@ -8,7 +8,8 @@
  * vf->lock, count vf->seq up and post the VF; they wait for the device only where vhost-user needs
  * it (GET_VRING_BASE, memory that goes away).
  *
- * Locks, in the order in which they are taken: the registry's, vf->lock, those of a domain. None
+ * Locks, in the order in which they are taken: the registry's, vf->lock, that of a shadow ring,
+ * those of a domain. None
  * of them is held while something waits, but for the domain's change_lock (see vdpa_mem.c).
  */
 
@@ -112,7 +113,9 @@ struct vdpa_applied;
  */
 struct vdpa_drive_ops {
 	const char *name;
-	bool owns_ctrl; /* the control queue of the type is ours to use */
+	bool owns_ctrl;       /* the control queue of the type is ours to use */
+	bool relays;          /* what the device writes is logged by relaying its rings */
+	uint64_t no_features; /* that no guest gets */
 	int (*quiesce)(struct vdpa_vf *vf);
 	int (*freeze)(struct vdpa_vf *vf);
 	int (*restore)(struct vdpa_vf *vf);
@@ -121,10 +124,10 @@ struct vdpa_drive_ops {
 	int (*park)(struct vdpa_vf *vf);
 	/*
 	 * On a worker; what a managed VF does not need is NULL. @plan amends @rings before a start
-	 * with @features.
+	 * with @features; all of them are to be relayed if @relay is true.
 	 */
 	int (*job)(struct vdpa_vf *vf, struct vfe_error *err);
-	void (*plan)(struct vdpa_vf *vf, uint64_t features, struct vdpa_applied *rings);
+	void (*plan)(struct vdpa_vf *vf, uint64_t features, bool relay, struct vdpa_applied *rings);
 	int (*tend)(struct vdpa_vf *vf, struct vfe_error *err);
 };
 extern const struct vdpa_drive_ops vdpa_drive_managed; /* vdpa_migrate.c */
@@ -324,6 +327,7 @@ struct vdpa_vf {
 	uint64_t failed_seq; /* do not try again before seq changes; 0 = none */
 	uint64_t applied_tend_seq;
 	uint64_t driver_features;
+	bool relay_planned;           /* @applied was made for a log */
 	struct vdpa_applied *applied; /* nr_queues */
 	union vdpa_config config;     /* of the device */
 	bool config_changed;          /* to be told to the front-end */
@@ -469,6 +473,37 @@ struct vdpa_fd *vdpa_shadow_irq(const struct vdpa_shadow *shadow); /* stays the 
 uint64_t vdpa_shadow_chains(const struct vdpa_shadow *shadow);     /* relayed so far */
 atomic_uint_least64_t *vdpa_shadow_interrupts(struct vdpa_shadow *shadow);
 int vdpa_shadow_run(void *shadow); /* relay thread: 0, or -EAGAIN = come again */
+/* While it is being stopped: what the device has used is given to the guest. Has it all back? */
+bool vdpa_shadow_drain(struct vdpa_vf *vf, uint16_t qid);
+/* The guest has been told where the ring stands: nothing is written to it any more. Any thread. */
+void vdpa_shadow_seal(struct vdpa_vf *vf, uint16_t qid);
+/* Could the ring be relayed? Its memory is mapped. */
+bool vdpa_shadow_can(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a);
+/* Was it relayed until it stopped there, so that a start gives the device what it had? */
+bool vdpa_shadow_knows(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring);
+/* Log what is written from now on in @log, no more in the last one; NULL = nowhere. Worker. */
+void vdpa_shadow_log(struct vdpa_vf *vf, struct vdpa_log *log);
+/* Are all rings relayed? Some, and all of these are where a device begins? vf->lock held. */
+bool vdpa_shadow_all_locked(const struct vdpa_vf *vf);
+bool vdpa_shadow_needless_locked(const struct vdpa_vf *vf);
+
+/* vdpa_chain.c */
+/* A ring's chains of descriptors. */
+struct vdpa_chains {
+	struct vdpa_domain *domain;
+	const struct vfe_wire_vring_desc *desc; /* of the guest */
+	uint16_t size;
+	bool indirect; /* negotiated */
+};
+/*
+ * Mark the first @len bytes that a device may write of the chain at @head in @log, or all, if they
+ * are less. 0, or -EBADMSG with a text: what of the chain comes before that is marked.
+ */
+int vdpa_chain_mark(const struct vdpa_chains *chains, uint16_t head, uint64_t len,
+	const struct vfe_dirty_log *log, struct vfe_error *err);
+
+/* vdpa_drain.c; job of a device that is about to be reset. Waits, bounded. */
+void vdpa_drain(struct vdpa_vf *vf);
 
 /* vdpa_suspend.c; vhost thread, but for check */
 /*
@@ -500,6 +535,7 @@ void vdpa_vf_blob_parked(struct vdpa_vf *vf); /* reactor, no job in flight */
 void vdpa_vf_kick_all(struct vdpa_vf *vf);    /* doorbells and call eventfds, once each */
 bool vdpa_ring_started(const struct vdpa_ring *ring);
 bool vdpa_vf_owns_ctrl(const struct vdpa_vf *vf); /* of the device: a plain net function */
+uint64_t vdpa_vf_features_offered(const struct vdpa_vf *vf); /* to front-ends */
 int vdpa_ring_translate(const struct vdpa_table *table, const struct vdpa_ring *ring,
 	struct vdpa_applied *ret, struct vfe_error *err);
 /* Where the ring stands: the guest's used index, else what the front-end said. */

@@ -27,6 +27,13 @@ vdpa_vf_owns_ctrl(const struct vdpa_vf *vf)
 	return vf->drive->owns_ctrl && vf->type->ctrl != NULL;
 }
 
+uint64_t
+vdpa_vf_features_offered(const struct vdpa_vf *vf)
+{
+	return vdpa_type_features_offered(vf->type, vf->vdev.device_features) &
+	       ~vf->drive->no_features;
+}
+
 bool
 vdpa_ring_started(const struct vdpa_ring *ring)
 {
@@ -116,6 +123,7 @@ struct plan {
 	uint64_t seq;
 	uint64_t tend_seq;
 	bool torn;
+	bool relay;                 /* all rings, so that dirty pages are logged */
 	struct vdpa_applied *rings; /* with a reference on call */
 };
 
@@ -148,6 +156,7 @@ plan_init(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 	plan->seq = vf->seq;
 	plan->tend_seq = vf->tend_seq;
 	plan->torn = vf->torn;
+	plan->relay = vdpa_dirty_relays_locked(vf);
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
 		r = &vf->rings[qid];
 		a = &plan->rings[qid];
@@ -225,7 +234,7 @@ plan_indices(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 			return vfe_error_set(err, rc, "queue %u: used ring %s", qid,
 				rc == -EIO ? "is gone: the guest's memory file was truncated"
 					   : "is not mapped");
-		if (is_torn(vf, plan, qid))
+		if (is_torn(vf, plan, qid) && !vdpa_shadow_knows(vf, qid, &plan->rings[qid]))
 			rc = vdpa_inflight_check(
 				vf, qid, &plan->rings[qid], vf->applied[qid].start_idx, err);
 	}
@@ -362,6 +371,7 @@ plan_commit(struct vdpa_vf *vf, struct plan *plan, uint64_t driver_features)
 	vf->applied_seq = plan->seq;
 	vf->applied_tend_seq = plan->tend_seq;
 	vf->driver_features = driver_features;
+	vf->relay_planned = plan->relay;
 	pthread_mutex_unlock(&vf->lock);
 }
 
@@ -381,7 +391,7 @@ vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err)
 	if (vdpa_vf_owns_ctrl(vf))
 		features |= vf->vdev.device_features & vf->type->ctrl->features;
 	if (rc == 0 && vf->drive->plan != NULL)
-		vf->drive->plan(vf, features, plan.rings);
+		vf->drive->plan(vf, features, plan.relay, plan.rings);
 	if (rc == 0)
 		rc = irqs_set(vf, plan.rings, err);
 	if (rc == 0) {

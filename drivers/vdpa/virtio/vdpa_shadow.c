@@ -9,13 +9,17 @@
  * direction and 8 in the other; descriptors, indirect tables and buffers are the guest's, checked
  * by the device as ever.
  *
+ * As each used element passes here, a shadow ring can log what the device has written: with a log,
+ * the buffers of the element and the guest's used ring are marked in it.
+ *
  * The relay thread runs it, for kicks of the guest and for interrupts of the device. Both sides may
- * lie: an index that runs ahead of what the ring holds ends the relaying of a guest's ring, and
- * makes a device lost.
+ * lie: an index that runs ahead of what the ring holds, or a descriptor that makes no sense, ends
+ * the relaying of a guest's ring, and makes a device lost.
  */
 
 #include <endian.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -43,12 +47,24 @@ struct vdpa_shadow {
 	bool owes_bell;
 	bool event_idx;
 	uint16_t size;
-	uint16_t base;  /* index of the guest's ring where ours is 0 */
-	uint16_t taken; /* available index of our ring */
-	uint16_t given; /* used index of our ring, as far as the guest knows */
+	uint16_t base;     /* index of the guest's ring where ours is 0 */
+	uint16_t taken;    /* available index of our ring */
+	uint16_t given;    /* used index of our ring, as far as the guest knows */
+	uint16_t *flights; /* by head: how often the device has it; max_size */
 	const struct vfe_wire_vring_avail *guest_avail;
 	struct vfe_wire_vring_used *guest_used;
+	uint64_t used_gpa;
+	struct vdpa_chains chains_of;
+	struct vdpa_log *log; /* NULL = what the device writes is not logged */
 	struct vdpa_fd *call;
+
+	/* What the device had when the ring was stopped, in the order of its coming. */
+	struct shadow_left {
+		struct vdpa_applied ring; /* which ring that was, and where it stood */
+		uint32_t stops;
+		uint16_t nr;
+		uint16_t *heads; /* max_size */
+	} left;
 };
 
 /* --- what is shared is read and written once, as a whole --- */
@@ -78,6 +94,31 @@ avail_event(struct vfe_wire_vring_used *used, uint16_t size)
 	return (uint16_t *)(void *)&used->ring[size];
 }
 
+/* --- the log --- */
+
+/* [@off, @off + @len) of the guest's used ring has been written, by us. */
+static void
+log_used(const struct vdpa_shadow *s, uint64_t off, uint64_t len)
+{
+	if (s->log != NULL)
+		vfe_dirty_log_mark(&s->log->log, s->used_gpa + off, len);
+}
+
+/* The elements [@from, @to) and the index. */
+static void
+log_elements(const struct vdpa_shadow *s, uint16_t from, uint16_t to)
+{
+	const uint64_t elem = sizeof(struct vfe_wire_vring_used_elem);
+	const uint16_t first = from & (uint16_t)(s->size - 1), n = (uint16_t)(to - from);
+	const uint16_t part = n < s->size - first ? n : (uint16_t)(s->size - first);
+
+	if (s->log == NULL || n == 0)
+		return;
+	log_used(s, 0, sizeof(*s->guest_used));
+	log_used(s, offsetof(struct vfe_wire_vring_used, ring) + first * elem, part * elem);
+	log_used(s, offsetof(struct vfe_wire_vring_used, ring), (uint64_t)(n - part) * elem);
+}
+
 /* --- from the device to the guest --- */
 
 static bool
@@ -93,26 +134,69 @@ guest_wants_signal(const struct vdpa_shadow *s, uint16_t old, uint16_t new)
 	return (uint16_t)(new - event - 1) < (uint16_t)(new - old);
 }
 
-/* 0, -EAGAIN (there is more), -EPROTO (the device lies). */
+/* Element @i: 0, -EPROTO (the device lies), -EBADMSG (the guest does). */
 static int
-shadow_give(struct vdpa_shadow *s)
+give_one(struct vdpa_shadow *s, uint16_t i, struct vfe_error *err)
 {
-	const uint16_t old = (uint16_t)(s->base + s->given), mask = (uint16_t)(s->size - 1);
-	unsigned int round;
-	uint16_t idx, i;
-	bool more = true;
+	const uint16_t mask = (uint16_t)(s->size - 1);
+	const struct vfe_wire_vring_used_elem *from = &s->used->ring[i & mask];
+	struct vfe_wire_vring_used_elem *to = &s->guest_used->ring[(uint16_t)(s->base + i) & mask];
+	const uint32_t head = le32toh(__atomic_load_n(&from->id, __ATOMIC_RELAXED));
+	const uint32_t len = le32toh(__atomic_load_n(&from->len, __ATOMIC_RELAXED));
+	int rc;
 
-	for (round = 0; more && round < SHADOW_ROUNDS; round++) {
+	if (head >= s->size || s->flights[head] == 0)
+		return vfe_error_set(err, -EPROTO,
+			"the device has used buffer %u, which it does not have", head);
+	if (s->log != NULL) {
+		rc = vdpa_chain_mark(&s->chains_of, (uint16_t)head,
+			s->vf->type->writes_unsaid ? UINT64_MAX : len, &s->log->log, err);
+		if (rc < 0)
+			return vfe_error_prefix(err, rc, "buffer %u", head);
+	}
+	s->flights[head]--;
+	__atomic_store_n(&to->id, htole32(head), __ATOMIC_RELAXED);
+	__atomic_store_n(&to->len, htole32(len), __ATOMIC_RELAXED);
+	return 0;
+}
+
+/* All up to @idx, and tell the guest's index. */
+static int
+give_up_to(struct vdpa_shadow *s, uint16_t idx, struct vfe_error *err)
+{
+	const uint16_t from = (uint16_t)(s->base + s->given);
+	int rc = 0;
+
+	if ((uint16_t)(idx - s->given) > (uint16_t)(s->taken - s->given))
+		return vfe_error_set(err, -EPROTO,
+			"the device has used more buffers than it was given: used index %u, given "
+			"%u",
+			idx, s->taken);
+	while (rc == 0 && s->given != idx) {
+		rc = give_one(s, s->given, err);
+		if (rc == 0)
+			s->given++;
+	}
+	store16(&s->guest_used->idx, (uint16_t)(s->base + s->given));
+	log_elements(s, from, (uint16_t)(s->base + s->given));
+	atomic_fetch_add_explicit(
+		&s->chains, (uint16_t)(s->base + s->given - from), memory_order_relaxed);
+	return rc;
+}
+
+/* 0, -EAGAIN (there is more), -EPROTO, -EBADMSG as above. */
+static int
+shadow_give(struct vdpa_shadow *s, struct vfe_error *err)
+{
+	const uint16_t old = (uint16_t)(s->base + s->given);
+	unsigned int round;
+	bool more = true;
+	uint16_t idx;
+	int rc = 0;
+
+	for (round = 0; rc == 0 && more && round < SHADOW_ROUNDS; round++) {
 		idx = load16(&s->used->idx);
-		if ((uint16_t)(idx - s->given) > (uint16_t)(s->taken - s->given))
-			return -EPROTO;
-		for (i = s->given; i != idx; i++)
-			memcpy(&s->guest_used->ring[(uint16_t)(s->base + i) & mask],
-				&s->used->ring[i & mask], sizeof(s->used->ring[0]));
-		atomic_fetch_add_explicit(
-			&s->chains, (uint16_t)(idx - s->given), memory_order_relaxed);
-		s->given = idx;
-		store16(&s->guest_used->idx, (uint16_t)(s->base + idx));
+		rc = give_up_to(s, idx, err);
 		if (s->event_idx)
 			store16(used_event(s->avail, s->size), idx);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -120,6 +204,8 @@ shadow_give(struct vdpa_shadow *s)
 	}
 	if (guest_wants_signal(s, old, (uint16_t)(s->base + s->given)))
 		vdpa_fd_signal(s->call);
+	if (rc < 0)
+		return rc;
 	return more ? -EAGAIN : 0;
 }
 
@@ -137,83 +223,234 @@ shadow_bell(struct vdpa_shadow *s)
 	return rc == -EAGAIN ? rc : 0;
 }
 
-/* 0, -EAGAIN (come again), -EPROTO (the guest lies). */
+/* The device gets @head. 0 or -EBADMSG. */
 static int
-shadow_take(struct vdpa_shadow *s)
+take_one(struct vdpa_shadow *s, uint16_t head, struct vfe_error *err)
 {
-	const uint16_t mask = (uint16_t)(s->size - 1);
-	unsigned int round;
-	uint16_t idx, n, i;
-	bool more = true;
-	int rc;
+	if (head >= s->size)
+		return vfe_error_set(err, -EBADMSG,
+			"entry %u of its available ring is descriptor %u of %u",
+			(uint16_t)(s->base + s->taken), head, s->size);
+	s->flights[head]++;
+	store16(&s->avail->ring[s->taken & (uint16_t)(s->size - 1)], head);
+	s->taken++;
+	return 0;
+}
 
-	for (round = 0; more && round < SHADOW_ROUNDS; round++) {
+/* What the guest has made available up to @idx. */
+static int
+take_up_to(struct vdpa_shadow *s, uint16_t idx, struct vfe_error *err)
+{
+	const uint16_t mask = (uint16_t)(s->size - 1), from = s->taken;
+	uint16_t n = (uint16_t)(idx - s->base - s->taken);
+	int rc = 0;
+
+	if (n > (uint16_t)(s->size - (uint16_t)(s->taken - s->given)))
+		return vfe_error_set(err, -EBADMSG,
+			"its available index %u is further ahead of %u than its size %u", idx,
+			(uint16_t)(s->base + s->given), s->size);
+	for (; rc == 0 && n > 0; n--)
+		rc = take_one(s,
+			load16(&s->guest_avail->ring[(uint16_t)(s->base + s->taken) & mask]), err);
+	s->owes_bell = s->owes_bell || from != s->taken;
+	store16(&s->avail->idx, s->taken);
+	return rc;
+}
+
+/* 0, -EAGAIN (come again), -EBADMSG (the guest lies). */
+static int
+shadow_take(struct vdpa_shadow *s, struct vfe_error *err)
+{
+	unsigned int round;
+	bool more = true;
+	uint16_t idx;
+	int rc = 0;
+
+	for (round = 0; rc == 0 && more && round < SHADOW_ROUNDS; round++) {
 		idx = load16(&s->guest_avail->idx);
-		n = (uint16_t)(idx - s->base - s->taken);
-		if (n > (uint16_t)(s->size - (uint16_t)(s->taken - s->given)))
-			return -EPROTO;
-		for (i = s->taken; n > 0; n--, i++)
-			store16(&s->avail->ring[i & mask],
-				load16(&s->guest_avail->ring[(uint16_t)(s->base + i) & mask]));
-		s->owes_bell = s->owes_bell || i != s->taken;
-		s->taken = i;
-		store16(&s->avail->idx, i);
-		if (s->event_idx)
+		rc = take_up_to(s, idx, err);
+		if (s->event_idx) {
 			store16(avail_event(s->guest_used, s->size), idx);
+			log_used(s, offsetof(struct vfe_wire_vring_used, ring[s->size]), 2);
+		}
 		/* the guest looks at the event field after it has written its index */
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		more = load16(&s->guest_avail->idx) != idx;
 	}
-	rc = shadow_bell(s);
-	return more ? -EAGAIN : rc;
+	if (rc == 0)
+		rc = shadow_bell(s);
+	return rc == 0 && more ? -EAGAIN : rc;
 }
 
 /* --- the relay --- */
+
+static bool
+is_lie(int rc)
+{
+	return rc == -EPROTO || rc == -EBADMSG;
+}
+
+/* Not with the shadow's lock. */
+static void
+shadow_blame(struct vdpa_shadow *s, int rc, struct vfe_error *err)
+{
+	vfe_error_prefix(err, rc, "queue %u", s->qid);
+	if (rc == -EPROTO) {
+		vdpa_vf_lost(s->vf, err->text);
+		return;
+	}
+	VDPA_LOG(WARNING, run, s->vf->name, "%s; it is not served until it is started again",
+		err->text);
+	pthread_mutex_lock(&s->vf->lock);
+	vdpa_vf_set_error_locked(s->vf, err->text);
+	/* what the device has used is not looked at any more */
+	vdpa_dirty_distrust_locked(s->vf);
+	pthread_mutex_unlock(&s->vf->lock);
+}
 
 int
 vdpa_shadow_run(void *arg)
 {
 	struct vdpa_shadow *s = arg;
 	int given = 0, taken = 0;
+	struct vfe_error err;
 
 	pthread_mutex_lock(&s->lock);
 	if (s->on && !s->broken) {
-		given = shadow_give(s);
-		taken = given == -EPROTO ? 0 : shadow_take(s);
-		s->broken = given == -EPROTO || taken == -EPROTO;
+		given = shadow_give(s, &err);
+		taken = is_lie(given) ? 0 : shadow_take(s, &err);
+		s->broken = is_lie(given) || is_lie(taken);
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (given == -EPROTO)
-		vdpa_vf_lost(s->vf, "the device has used more buffers than it was given");
-	else if (taken == -EPROTO)
-		VDPA_LOG(WARNING, run, s->vf->name,
-			"queue %u: its available index is further ahead than its size; it is not "
-			"served until it is started again",
-			s->qid);
+	if (is_lie(given) || is_lie(taken))
+		shadow_blame(s, is_lie(given) ? given : taken, &err);
 	return given == -EAGAIN || taken == -EAGAIN ? -EAGAIN : 0;
+}
+
+bool
+vdpa_shadow_drain(struct vdpa_vf *vf, uint16_t qid)
+{
+	struct vdpa_shadow *s = vf->plain.shadows[qid];
+	struct vfe_error err;
+	bool empty = true;
+	int rc = 0;
+
+	pthread_mutex_lock(&s->lock);
+	if (s->on && !s->broken) {
+		rc = shadow_give(s, &err);
+		s->broken = is_lie(rc);
+		if (rc == 0)
+			shadow_bell(s);
+		empty = s->broken || s->given == s->taken;
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (is_lie(rc))
+		shadow_blame(s, rc, &err);
+	return empty;
 }
 
 /* --- start and stop, on a worker --- */
 
+/* Where the parts of the guest's ring are in this process. */
+static int
+rings_find(struct vdpa_vf *vf, const struct vdpa_applied *a, void *ret[3])
+{
+	int rc;
+
+	rc = vdpa_domain_pointer(vf->domain, a->desc, vfe_vring_desc_bytes(a->size), &ret[0]);
+	if (rc == 0)
+		rc = vdpa_domain_pointer(
+			vf->domain, a->avail, vfe_vring_avail_bytes(a->size), &ret[1]);
+	if (rc == 0)
+		rc = vdpa_domain_pointer(
+			vf->domain, a->used, vfe_vring_used_bytes(a->size), &ret[2]);
+	return rc;
+}
+
+bool
+vdpa_shadow_can(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a)
+{
+	void *parts[3];
+
+	return a->size <= vf->plain.shadows[qid]->max_size && rings_find(vf, a, parts) == 0;
+}
+
 static int
 shadow_rings(struct vdpa_shadow *s, const struct vdpa_applied *a, struct vfe_error *err)
 {
-	void *avail = NULL, *used = NULL;
-	int rc;
+	const uint64_t features = s->vf->driver_features;
+	void *parts[3];
+	int rc = a->size > s->max_size ? -ERANGE : rings_find(s->vf, a, parts);
 
-	rc = vdpa_domain_pointer(s->vf->domain, a->avail, vfe_vring_avail_bytes(a->size), &avail);
-	if (rc == 0)
-		rc = vdpa_domain_pointer(
-			s->vf->domain, a->used, vfe_vring_used_bytes(a->size), &used);
-	if (rc == 0 && a->size > s->max_size)
-		rc = -ERANGE;
 	if (rc < 0)
 		return vfe_error_set(err, rc,
 			"queue %u: its rings of size %u cannot be relayed: %s", s->qid, a->size,
 			strerror(-rc));
-	s->guest_avail = avail;
-	s->guest_used = used;
+	s->guest_avail = parts[1];
+	s->guest_used = parts[2];
+	s->used_gpa = a->used;
+	s->chains_of = (struct vdpa_chains){
+		.domain = s->vf->domain,
+		.desc = parts[0],
+		.size = a->size,
+		.indirect = (features & VFE_BIT(VFE_VIRTIO_F_RING_INDIRECT_DESC)) != 0,
+	};
+	s->event_idx = (features & VFE_BIT(VFE_VIRTIO_F_RING_EVENT_IDX)) != 0;
 	return 0;
+}
+
+static bool
+same_ring(const struct vdpa_applied *a, const struct vdpa_applied *b)
+{
+	return a->size == b->size && a->desc == b->desc && a->avail == b->avail &&
+	       a->used == b->used && a->start_idx == b->start_idx;
+}
+
+/*
+ * The device gets again what it had, if the ring goes on where it stopped: of one that does not
+ * complete in order this is not what the available ring has in these places.
+ */
+static void
+give_back_left(struct vdpa_shadow *s, const struct vdpa_applied *a, uint32_t stops)
+{
+	const uint16_t avail = (uint16_t)(load16(&s->guest_avail->idx) - s->base);
+	uint16_t i;
+
+	if (same_ring(&s->left.ring, a) && s->left.stops == stops && s->left.nr <= avail) {
+		for (i = 0; i < s->left.nr; i++)
+			take_one(s, s->left.heads[i], NULL);
+		s->owes_bell = s->left.nr > 0;
+		store16(&s->avail->idx, s->taken);
+	}
+	s->left.nr = 0;
+	s->left.ring.size = 0;
+}
+
+static uint32_t
+ring_stops(struct vdpa_vf *vf, uint16_t qid)
+{
+	uint32_t stops;
+
+	pthread_mutex_lock(&vf->lock);
+	stops = vf->rings[qid].stops;
+	pthread_mutex_unlock(&vf->lock);
+	return stops;
+}
+
+bool
+vdpa_shadow_knows(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring)
+{
+	const uint32_t stops = ring_stops(vf, qid);
+	struct vdpa_shadow *s;
+	bool knows;
+
+	if (vf->plain.shadows == NULL)
+		return false;
+	s = vf->plain.shadows[qid];
+	pthread_mutex_lock(&s->lock);
+	knows = same_ring(&s->left.ring, ring) && s->left.stops == stops;
+	pthread_mutex_unlock(&s->lock);
+	return knows;
 }
 
 int
@@ -221,6 +458,7 @@ vdpa_shadow_start(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a
 	struct vfe_virtio_queue_cfg *cfg, struct vfe_error *err)
 {
 	struct vdpa_shadow *s = vf->plain.shadows[qid];
+	const uint32_t stops = ring_stops(vf, qid);
 	int rc;
 
 	pthread_mutex_lock(&s->lock);
@@ -232,9 +470,10 @@ vdpa_shadow_start(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a
 		s->given = 0;
 		s->broken = false;
 		s->owes_bell = false;
-		s->event_idx = (vf->driver_features & VFE_BIT(VFE_VIRTIO_F_RING_EVENT_IDX)) != 0;
+		memset(s->flights, 0, s->max_size * sizeof(s->flights[0]));
 		memset(s->avail, 0, vfe_vring_avail_bytes(a->size));
 		memset(s->used, 0, vfe_vring_used_bytes(a->size));
+		give_back_left(s, a, stops);
 		store16(&s->guest_used->flags, 0); /* it shall kick */
 		vdpa_fd_put(s->call);
 		s->call = vdpa_fd_get(a->call);
@@ -246,23 +485,123 @@ vdpa_shadow_start(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a
 	return rc;
 }
 
+/* Note what the device still has. */
+static void
+keep_left(struct vdpa_shadow *s, const struct vdpa_applied *a, uint32_t stops)
+{
+	const uint16_t mask = (uint16_t)(s->size - 1), n = (uint16_t)(s->taken - s->given);
+	uint16_t i = s->taken, seen, head, at = n;
+
+	/* the last coming of each is what counts, so from the end; our ring the device can write */
+	for (seen = 0; at > 0 && seen < s->size; seen++) {
+		head = load16(&s->avail->ring[--i & mask]);
+		if (head >= s->size || s->flights[head] == 0)
+			continue;
+		s->flights[head]--;
+		s->left.heads[--at] = head;
+	}
+	s->left.ring = *a;
+	s->left.ring.start_idx = (uint16_t)(s->base + s->given);
+	s->left.stops = stops;
+	s->left.nr = at == 0 ? n : 0;
+}
+
+static void
+shadow_stop(struct vdpa_shadow *s, const struct vdpa_applied *a)
+{
+	const uint32_t stops = ring_stops(s->vf, s->qid);
+	struct vfe_error err;
+
+	pthread_mutex_lock(&s->lock);
+	/* what the device has used last; one that lies now has no more to say */
+	while (s->on && !s->broken && shadow_give(s, &err) == -EAGAIN)
+		continue;
+	if (s->on && !s->broken)
+		keep_left(s, a, stops);
+	s->on = false;
+	vdpa_fd_put(s->call);
+	s->call = NULL;
+	pthread_mutex_unlock(&s->lock);
+}
+
 void
 vdpa_shadow_stop(struct vdpa_vf *vf)
 {
-	struct vdpa_shadow *s;
 	uint16_t qid;
 
-	for (qid = 0; vf->plain.shadows != NULL && qid < vf->nr_queues; qid++) {
+	for (qid = 0; vf->plain.shadows != NULL && qid < vf->nr_queues; qid++)
+		shadow_stop(vf->plain.shadows[qid], &vf->applied[qid]);
+}
+
+void
+vdpa_shadow_seal(struct vdpa_vf *vf, uint16_t qid)
+{
+	struct vdpa_shadow *s;
+
+	if (vf->plain.shadows == NULL)
+		return;
+	s = vf->plain.shadows[qid];
+	pthread_mutex_lock(&s->lock);
+	s->on = false;
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* --- the log, from outside --- */
+
+/* We write into the guest's used ring at a start, before there is a log: all of it is marked. */
+static void
+shadow_log(struct vdpa_shadow *s, struct vdpa_log *log)
+{
+	struct vdpa_log *old;
+
+	pthread_mutex_lock(&s->lock);
+	old = s->log;
+	s->log = vdpa_log_get(log);
+	if (s->on)
+		log_used(s, 0, vfe_vring_used_bytes(s->size));
+	pthread_mutex_unlock(&s->lock);
+	vdpa_log_put(old);
+}
+
+void
+vdpa_shadow_log(struct vdpa_vf *vf, struct vdpa_log *log)
+{
+	uint16_t qid;
+
+	for (qid = 0; vf->plain.shadows != NULL && qid < vf->nr_queues; qid++)
+		shadow_log(vf->plain.shadows[qid], log);
+}
+
+bool
+vdpa_shadow_all_locked(const struct vdpa_vf *vf)
+{
+	uint16_t qid;
+
+	for (qid = 0; qid < vf->nr_queues; qid++) {
+		if (vf->applied[qid].enabled && !vf->applied[qid].shadow)
+			return false;
+	}
+	return true;
+}
+
+bool
+vdpa_shadow_needless_locked(const struct vdpa_vf *vf)
+{
+	unsigned int nr = 0;
+	struct vdpa_shadow *s;
+	bool begins = true;
+	uint16_t qid;
+
+	for (qid = 0; begins && qid < vf->nr_queues; qid++) {
+		if (!vf->applied[qid].shadow)
+			continue;
 		s = vf->plain.shadows[qid];
 		pthread_mutex_lock(&s->lock);
-		/* what the device has used last; a device that lies now has no more to say */
-		while (s->on && shadow_give(s) == -EAGAIN)
-			continue;
-		s->on = false;
-		vdpa_fd_put(s->call);
-		s->call = NULL;
+		begins = s->on && (uint16_t)(s->base + s->given) == 0;
 		pthread_mutex_unlock(&s->lock);
+		nr++;
 	}
+	return begins && nr > 0;
 }
 
 void
@@ -326,6 +665,8 @@ shadow_create(struct vdpa_vf *vf, uint16_t qid)
 		vf->plain.arena, vfe_vring_avail_bytes(s->max_size), 64, &s->avail_iova);
 	s->used = vfe_dma_arena_alloc(
 		vf->plain.arena, vfe_vring_used_bytes(s->max_size), 64, &s->used_iova);
+	s->flights = calloc(s->max_size, sizeof(s->flights[0]));
+	s->left.heads = calloc(s->max_size, sizeof(s->left.heads[0]));
 	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (fd >= 0)
 		s->irq = vdpa_fd_create(fd);
@@ -343,7 +684,8 @@ vdpa_shadow_init(struct vdpa_vf *vf, struct vfe_error *err)
 	for (qid = 0; vf->plain.shadows != NULL && qid < vf->nr_queues; qid++) {
 		s = shadow_create(vf, qid);
 		vf->plain.shadows[qid] = s;
-		if (s == NULL || s->avail == NULL || s->used == NULL || s->irq == NULL)
+		if (s == NULL || s->avail == NULL || s->used == NULL || s->flights == NULL ||
+			s->left.heads == NULL || s->irq == NULL)
 			return vfe_error_set(
 				err, -ENOMEM, "no memory or eventfd for shadow ring %u", qid);
 	}
@@ -364,6 +706,9 @@ vdpa_shadow_fini(struct vdpa_vf *vf)
 		vfe_dma_arena_free(vf->plain.arena, s->used);
 		vdpa_fd_put(s->irq);
 		vdpa_fd_put(s->call);
+		vdpa_log_put(s->log);
+		free(s->flights);
+		free(s->left.heads);
 		pthread_mutex_destroy(&s->lock);
 		free(s);
 	}

@@ -64,6 +64,15 @@ struct vdpa_type {
 
 	const struct vdpa_ctrl_ops *ctrl; /* NULL = it has none */
 
+	/*
+	 * A device may have written more of a buffer than the length that it reports: what it has
+	 * written are the first bytes of packets, but data and a status at the end of requests.
+	 */
+	bool writes_unsaid;
+
+	/* Does what the device takes of @qid come back by itself? Receive buffers do not. */
+	bool (*comes_back)(uint16_t qid);
+
 	/* Read and check all of it. 0, -EPROTO, or what the transport says. Provisioning, worker.
 	 */
 	int (*config_read)(

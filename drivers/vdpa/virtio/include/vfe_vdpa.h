@@ -85,7 +85,8 @@ struct vfe_vdpa_cfg {
 	/*
 	 * How dirty pages are tracked in a migration; NULL or "auto" = what suits device, guest
 	 * and log best. For tests: "direct", "push-bitmap", "pull-bitmap", "push-bytemap",
-	 * "pull-bytemap", or "all" (mark all memory); what cannot be had is "all" then.
+	 * "pull-bytemap", "relay" (plain functions), or "all" (mark all memory); what cannot be had
+	 * is "all" then.
 	 */
 	const char *dirty_mode;
 
@@ -217,7 +218,7 @@ struct vfe_vdpa_transit {
 /* Dirty pages of a VF since its front-end has begun to migrate. */
 struct vfe_vdpa_dirty_info {
 	char mode[16];      /* "off", or one of vfe_vdpa_cfg.dirty_mode */
-	uint64_t rounds;    /* merges into the log; in the direct mode there are none */
+	uint64_t rounds;    /* merges into the log; none in the modes direct and relay */
 	uint64_t pages;     /* that were found dirty then */
 	uint64_t map_bytes; /* that were looked at for it */
 	uint64_t all;       /* how often all memory was marked */
