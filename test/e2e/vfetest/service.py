@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 
+from . import rpc
 from .controller import BUILD
 from .guest import TOP
 from .process import Process
@@ -60,6 +61,13 @@ class Service:
         if done.returncode != 0:
             raise VhostmgmtError(argv, done.returncode, done.stdout, done.stderr)
         return json.loads(done.stdout)
+
+    def call(self, method, **params):
+        """A request to the management socket; returns the result."""
+        result = rpc.call(self.socket, method, params)
+        if result.get('errno'):
+            raise RuntimeError('%s %s: %s' % (method, params, result))
+        return result
 
     def add_pf(self, bdf):
         return self.vhostmgmt('mgmtpf', '-a', bdf)
