@@ -395,13 +395,15 @@ vfe_vdpa_reattach(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err)
 	struct vdpa_pf *pf = vdpa_pf_find(bdf);
 	struct vdpa_vf *vf = vdpa_vf_find(bdf);
 	char name[VFE_BDF_STR_SIZE];
+	int ret;
 
-	if (pf != NULL)
-		return vdpa_pf_reattach(pf, err);
-	if (vf != NULL)
-		return vdpa_vf_reattach(vf, err);
-	return vdpa_code(err, VFE_VDPA_NO_VF_DEVICE,
-		vfe_error_set(&err->err, -ENODEV, "%s is not managed", vfe_bdf_format(bdf, name)));
+	if (pf == NULL && vf == NULL)
+		return vdpa_code(err, VFE_VDPA_NO_VF_DEVICE,
+			vfe_error_set(&err->err, -ENODEV, "%s is not managed",
+				vfe_bdf_format(bdf, name)));
+	ret = pf != NULL ? vdpa_pf_reattach(pf, err) : vdpa_vf_reattach(vf, err);
+	/* a function of the kernel that has no driver at the moment */
+	return ret == -ENODEV ? -EAGAIN : ret;
 }
 
 /* --- start and end --- */

@@ -553,6 +553,24 @@ vf_that_comes_back_different_stays_lost(void **state)
 	fake_wait_state(0, "running");
 }
 
+/* The kernel has taken it from vfio-pci, and may give it back: it is tried again. */
+static void
+vf_without_a_driver_is_not_back_yet(void **state)
+{
+	struct fake_guest *g = *state;
+	struct vfe_bdf bdf = fake_vf(0), other = fake_vf(7);
+
+	fake_guest_start(g);
+	fake_hang_up(&bdf);
+	fake_wait_state(0, "lost");
+	fake_stage(FAKE_STAGE_OPEN, 0, -ENODEV);
+	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), -EAGAIN);
+	fake_stage(FAKE_STAGE_NONE, 0, 0);
+	assert_int_equal(vfe_vdpa_reattach(&other, &verr), -ENODEV);
+	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), 0);
+	fake_wait_state(0, "running");
+}
+
 static void
 vf_waits_for_its_pf_to_come_back(void **state)
 {
@@ -1078,6 +1096,7 @@ main(void)
 		T(lost_vf_comes_back_and_goes_on),
 		T(lost_vf_answers_get_vring_base_at_once),
 		T(vf_that_comes_back_different_stays_lost),
+		T(vf_without_a_driver_is_not_back_yet),
 		T(vf_waits_for_its_pf_to_come_back),
 		T(disconnect_parks_before_memory_goes),
 		T(disconnect_in_each_step_of_a_start),
