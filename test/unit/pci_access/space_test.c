@@ -116,6 +116,32 @@ iommu_that_cannot_share_gives_a_container_of_its_own(void **state)
 }
 
 static void
+refused_mapping_is_taken_back_once_from_each_container(void **state)
+{
+	struct vfe_pci_domain *d = fv_new_domain();
+	struct vfe_pci_dev *a, *b, *c;
+
+	(void)state;
+	fv_add(VF0, 12);
+	fv_add(VF1, 13);
+	fv_add(PF, 14);
+	a = fv_must_open(VF0, d);
+	b = fv_must_open(VF1, d);
+	fv_fail_ioctl(VFIO_GROUP_SET_CONTAINER, 0, 0, 1, EINVAL);
+	c = fv_must_open(PF, d);
+	assert_int_equal(fv.nr_containers, 2);
+	fv_fail_ioctl(VFIO_IOMMU_MAP_DMA, 0, 1, 1, ENOMEM);
+	assert_int_equal(fv_map(d, 0x100000, 0x1000), -ENOMEM);
+	assert_int_equal(fv.containers[0].nr_maps, 0);
+	assert_int_equal(vfe_pci_error(a), 0);
+	assert_int_equal(vfe_pci_error(b), 0);
+	vfe_pci_close(a);
+	vfe_pci_close(b);
+	vfe_pci_close(c);
+	vfe_pci_domain_destroy(d);
+}
+
+static void
 group_is_one_address_space(void **state)
 {
 	struct vfe_pci_domain *d = fv_new_domain(), *other = fv_new_domain();
@@ -342,6 +368,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		T(functions_of_a_domain_share_a_container),
 		T(iommu_that_cannot_share_gives_a_container_of_its_own),
+		T(refused_mapping_is_taken_back_once_from_each_container),
 		T(group_is_one_address_space),
 		T(addresses_that_the_iommu_reserves_are_named),
 		T(capabilities_of_the_iommu_that_make_no_sense),

@@ -195,6 +195,8 @@ vf_that_cannot_be_bound_takes_all_away(void **state)
 	assert_file(PF_DIR "sriov_numvfs", "0");
 	fv_remove(PF_DIR "sriov_numvfs");
 	assert_int_equal(vfe_pci_vfs_destroy(&pf, &err), -ENOENT);
+	fv_file(PF_DIR "sriov_numvfs/0", ""); /* cannot be read */
+	assert_int_equal(vfe_pci_vfs_destroy(&pf, &err), -EISDIR);
 }
 
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)

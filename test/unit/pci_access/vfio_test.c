@@ -578,6 +578,7 @@ registers_taken_away_lose_the_function_only(void **state)
 	struct fv_function *f = fv_add(VF0, 12);
 	struct vfe_pci_dev *dev = fv_must_open(VF0, NULL);
 	struct vfe_pci_doorbell db;
+	struct vfe_pci_sriov sriov;
 	uint32_t v = 0;
 
 	(void)state;
@@ -601,6 +602,7 @@ registers_taken_away_lose_the_function_only(void **state)
 	assert_int_equal(vfe_pci_bar_write(dev, 2, 0, &v, 4, &fv_err), 0);
 	assert_int_equal(ftruncate(f->mem, 0), 0);
 	assert_int_equal(vfe_pci_bar_write(dev, 2, 0, &v, 4, &fv_err), -ENODEV);
+	assert_true(vfe_pci_sriov_get(dev, &sriov, &fv_err) < 0);
 	vfe_pci_close(dev);
 }
 
