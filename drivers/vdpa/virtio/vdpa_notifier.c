@@ -244,27 +244,21 @@ take_config_change(struct vdpa_vf *vf)
 	return changed;
 }
 
-void
-vdpa_slave_sync(struct vdpa_vf *vf)
+/* Which doorbell pages the front-end has; one request at a time. */
+static int
+sync_notifiers(struct vdpa_vf *vf, bool running)
 {
-	const uint64_t notifier_bits = VFE_BIT(VDPA_PROTOCOL_F_SLAVE_REQ) |
-				       VFE_BIT(VDPA_PROTOCOL_F_SLAVE_SEND_FD) |
-				       VFE_BIT(VDPA_PROTOCOL_F_HOST_NOTIFIER);
+	const uint64_t bits = VFE_BIT(VDPA_PROTOCOL_F_SLAVE_REQ) |
+			      VFE_BIT(VDPA_PROTOCOL_F_SLAVE_SEND_FD) |
+			      VFE_BIT(VDPA_PROTOCOL_F_HOST_NOTIFIER);
 	struct vdpa_slave *s = &vf->slave;
 	uint16_t qid;
 	int ret = 0;
 
-	slave_take(vf);
-	notifiers_forget(vf);
-	if (!atomic_load(&vf->running))
-		return;
-	if (s->fd >= 0 && s->pending == 0 && has_protocol(vf, VFE_BIT(VDPA_PROTOCOL_F_CONFIG)) &&
-		take_config_change(vf))
-		ret = slave_send(vf, VDPA_SLAVE_CONFIG_CHANGE, NULL, 0, -1);
 	for (qid = 0; ret == 0 && qid < vf->nr_queues; qid++) {
-		if (s->fd < 0 || s->pending != 0 || !has_protocol(vf, notifier_bits))
+		if (s->fd < 0 || s->pending != 0 || !has_protocol(vf, bits))
 			break;
-		if (vf->applied[qid].shadow) {
+		if (vf->applied[qid].shadow || !running) {
 			if (vf->bells[qid].notifier == VDPA_NOTIFIER_ON)
 				ret = send_no_notifier(vf, qid);
 		} else if (vf->queues[qid].page_mappable && vf->applied[qid].enabled &&
@@ -272,6 +266,40 @@ vdpa_slave_sync(struct vdpa_vf *vf)
 			ret = send_notifier(vf, qid);
 		}
 	}
+	return ret;
+}
+
+static bool
+is_lost(struct vdpa_vf *vf)
+{
+	bool lost;
+
+	pthread_mutex_lock(&vf->lock);
+	lost = vf->lost;
+	pthread_mutex_unlock(&vf->lock);
+	return lost;
+}
+
+/*
+ * Pages of a lost device are taken back: they keep a function of the kernel open, so that neither
+ * the kernel could have it nor we could open it again.
+ */
+void
+vdpa_slave_sync(struct vdpa_vf *vf)
+{
+	bool running = atomic_load(&vf->running);
+	struct vdpa_slave *s = &vf->slave;
+	int ret = 0;
+
+	slave_take(vf);
+	notifiers_forget(vf);
+	if (!running && !is_lost(vf))
+		return;
+	if (running && s->fd >= 0 && s->pending == 0 &&
+		has_protocol(vf, VFE_BIT(VDPA_PROTOCOL_F_CONFIG)) && take_config_change(vf))
+		ret = slave_send(vf, VDPA_SLAVE_CONFIG_CHANGE, NULL, 0, -1);
+	if (ret == 0)
+		ret = sync_notifiers(vf, running);
 	if (ret < 0)
 		slave_fail(vf, "it takes no request");
 }

@@ -27,6 +27,8 @@
 
 enum { WAIT_MS = 10000 };
 
+static struct vfe_vdpa_error verr;
+
 /* Wait for the doorbell of queue @q to have been rung @n times at least. */
 static void
 wait_doorbell(unsigned int q, unsigned int n)
@@ -346,6 +348,9 @@ kick_rings_the_doorbell_while_the_device_runs(void **state)
 	n = atomic_load(&world.vf[0].doorbells[0]);
 	assert_int_equal(eventfd_write(g->kick[0], 1), 0);
 	wait_doorbell(0, n + 1);
+	/* a kick is counted when it has been relayed: before the next one is */
+	assert_int_equal(eventfd_write(g->kick[0], 1), 0);
+	wait_doorbell(0, n + 2);
 	assert_true(fake_info(0)->relayed_kicks > 0);
 
 	/* nothing is rung at a device that stands still */
@@ -553,6 +558,40 @@ doorbell_pages_are_offered_one_by_one(void **state)
 	slave_reply(g, msg.hdr.request, 0);
 }
 
+/* A page keeps a function of the kernel open, which could not be opened again. */
+static void
+doorbell_pages_of_a_lost_device_are_taken_back(void **state)
+{
+	const struct vfe_bdf bdf = fake_vf(0);
+	struct fake_guest *g = *state;
+	struct slave_msg msg;
+	uint64_t index;
+
+	start_with_slave(g);
+	for (index = 0; index < 2; index++) {
+		slave_receive(g, &msg);
+		slave_reply(g, msg.hdr.request, 0);
+	}
+	assert_true(fake_info(0)->queues[0].host_notifier);
+	fake_hang_up(&bdf);
+	fake_wait_state(0, "lost");
+	for (index = 0; index < 2; index++) {
+		slave_receive(g, &msg);
+		assert_int_equal(msg.hdr.request, VDPA_SLAVE_VRING_HOST_NOTIFIER);
+		assert_int_equal(msg.area.index, index | VDPA_MSG_RING_NOFD);
+		assert_int_equal(msg.fd, -1);
+		slave_reply(g, msg.hdr.request, 0);
+	}
+	assert_false(fake_info(0)->queues[0].host_notifier);
+	/* and given again */
+	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), 0);
+	fake_wait_state(0, "running");
+	slave_receive(g, &msg);
+	assert_int_equal(msg.area.index, 0);
+	assert_true(msg.fd >= 0);
+	slave_reply(g, msg.hdr.request, 0);
+}
+
 static void
 front_end_that_answers_nonsense_loses_the_channel(void **state)
 {
@@ -747,6 +786,7 @@ main(void)
 		T(new_call_eventfd_reaches_the_device_without_a_restart),
 		T(full_call_eventfd_blocks_nobody),
 		T(doorbell_pages_are_offered_one_by_one),
+		T(doorbell_pages_of_a_lost_device_are_taken_back),
 		T(front_end_that_answers_nonsense_loses_the_channel),
 		T(front_end_that_does_not_answer_holds_up_nothing),
 		T(channel_with_wrong_fds_is_refused),
