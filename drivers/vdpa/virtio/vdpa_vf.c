@@ -587,8 +587,8 @@ vf_add(const struct vfe_bdf *bdf, const char *uuid, bool plain, struct vfe_vdpa_
 	}
 	if (err->code == VFE_VDPA_OK)
 		vdpa_code(err, VFE_VDPA_PROBE_FAIL,
-			vfe_error_set(
-				&err->err, -EIO, "%s: EAL does not probe it: error %d", name, ret));
+			vfe_error_set(&err->err, -EIO, "%s: EAL does not probe it: error %d%s",
+				name, ret, ret == -ENOTSUP ? ", it is no virtio function" : ""));
 	return ret < 0 ? ret : -EIO;
 }
 
