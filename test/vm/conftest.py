@@ -11,6 +11,7 @@ from vfetest import Lab
 from vfetest.controller import BUILD
 from vfetest.guest import TOP
 
+from programs import Service
 from vm import Vm
 
 LOG_LINES = 60
@@ -44,7 +45,7 @@ class Host:
 
     def vm(self):
         if self._vm is None:
-            self._vm = Vm('vm', self.lab.logdir, self.lab.path('disk'))
+            self._vm = Vm('vm', self.lab.logdir, self.lab.dir)
             self._vm.boot()
         return self._vm
 
@@ -85,3 +86,11 @@ def vm(request, host):
         host.drop()
         raise
     host.drop()
+
+
+@pytest.fixture
+def service(vm):
+    """dpdk-vfe-vdpa in the VM."""
+    daemon = Service(vm)
+    yield daemon
+    daemon.stop()

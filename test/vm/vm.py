@@ -11,13 +11,16 @@ from vfetest.guest import Guest
 NET = ('0000:00:03.0', '0000:00:04.0')      # each alone with a gateway that answers
 PAIR = ('0000:00:05.0', '0000:00:05.1')     # on one wire, and in one IOMMU group
 BLK = '0000:00:06.0'
-ALL = NET + PAIR + (BLK,)
+WIRE = '0000:00:08.0'                       # on the wire of the pair, as is a gateway
+ALL = NET + PAIR + (BLK, WIRE)
 NVME_PORT = '0000:00:07.0'
 NVME = '0000:01:00.0'                       # SR-IOV
 DISK_SIZE = 1 << 20
+TOOLS = '0000:00:09.0'                      # a disk with QEMU for nested guests
 
 GATEWAY = '10.0.2.2'                        # of QEMU's user network; answers ARP and ping
 ADDRESS = '10.0.2.15/24'
+BOOT_FILE = 'boot.ipxe'                     # that the gateway of the wire gives to who boots
 
 BIND = '/vfe/scripts/bind'
 IOMMU = ',disable-legacy=on,iommu_platform=on,ats=on'
@@ -34,9 +37,13 @@ class Vm(Guest):
     # strict: what has been unmapped is out of reach at once
     cmdline = Guest.cmdline + ' intel_iommu=on iommu.strict=1'
 
-    def __init__(self, name, logdir, disk, cpus=1, mem=1024):
+    def __init__(self, name, logdir, folder, cpus=1, mem=1024):
+        disk = os.path.join(folder, 'disk')
         with open(disk, 'wb') as f:
             f.truncate(DISK_SIZE)
+        boot = os.path.join(folder, 'tftp')
+        os.makedirs(boot, exist_ok=True)
+        self.boot_file = os.path.join(boot, BOOT_FILE)
         net = 'virtio-net-pci,netdev=%s,addr=%s,mac=%s' + IOMMU
         # DPDK wants a processor that is not older than this one
         extra = ['-cpu', 'Nehalem', '-device', 'intel-iommu,intremap=on']
@@ -44,12 +51,19 @@ class Vm(Guest):
             name_of = 'user%d' % index
             extra += ['-netdev', 'user,restrict=on,ipv6=off,id=' + name_of,
                       '-device', net % (name_of, bdf[8:], mac(bdf))]
-        for index, bdf in enumerate(PAIR):
+        for index, bdf in enumerate(PAIR + (WIRE,)):
             name_of = 'hub%d' % index
+            more = ',multifunction=on,page-per-vq=on' if bdf in PAIR else ''
             extra += ['-netdev', 'hubport,hubid=0,id=' + name_of,
-                      '-device', net % (name_of, bdf[8:], mac(bdf)) + ',multifunction=on']
+                      '-device', net % (name_of, bdf[8:], mac(bdf)) + more]
+        extra += ['-netdev', 'user,restrict=on,ipv6=off,id=user-hub,tftp=%s,bootfile=%s'
+                  % (boot, BOOT_FILE),
+                  '-netdev', 'hubport,hubid=0,id=hub-user,netdev=user-hub']
         extra += ['-drive', 'if=none,id=disk,format=raw,file=' + disk,
                   '-device', 'virtio-blk-pci,drive=disk,addr=%s%s' % (BLK[8:], IOMMU),
+                  '-drive', 'if=none,id=tools,format=raw,readonly=on,file='
+                  + os.path.join(BUILD, 'vm-nested.tar'),
+                  '-device', 'virtio-blk-pci,drive=tools,addr=%s%s' % (TOOLS[8:], IOMMU),
                   '-device', 'pcie-root-port,id=port0,chassis=1,addr=' + NVME_PORT[8:],
                   '-device', 'nvme-subsys,id=subsys',
                   '-device', 'nvme,serial=vfe,subsys=subsys,bus=port0,sriov_max_vfs=2,'
