@@ -4,6 +4,7 @@
 import contextlib
 import itertools
 import os
+import time
 
 import pytest
 
@@ -66,6 +67,16 @@ def disturb(pair, plain, part, side):
     host = plain.host if side == 'source' else pair.hosts.other(plain.host)
     getattr(host, part).kill()
     getattr(pair, 'restart_' + part)(host)
+    if side == 'destination':
+        # if there is no connection at the switch QEMU 7.2 gives up the disk (doc/limits.md)
+        wait_connected(host)
+
+
+def wait_connected(host, timeout=30):
+    end = time.monotonic() + timeout
+    while not host.disk_info(1)['connected']:
+        assert time.monotonic() < end, 'QEMU does not connect to the service again'
+        time.sleep(0.05)
 
 
 def test_migrations_that_are_disturbed(pair, plain, note):
