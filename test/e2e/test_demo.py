@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright (c) 2026 The vfe authors
 """The demo works as a reader of the README runs it."""
+import contextlib
 import os
 import re
 import subprocess
@@ -10,8 +11,9 @@ from vfetest.guest import TOP
 TIMEOUT = 400
 
 
-LEFT_BEHIND = ('/run/vfe-demo', '/tmp/vfe-net0', '/tmp/vfe-blk0', '/run/vfe/vhostd.sock',
-               '/run/vfe/controller.sock')
+LEFT_BEHIND = ('/run/vfe-demo', '/run/vfe-hosts', '/tmp/vfe-net0', '/tmp/vfe-blk0',
+               '/run/vfe/vhostd.sock', '/run/vfe/controller.sock')
+PICTURE = os.path.join(TOP, 'build', 'migrate.svg')
 
 
 def run_demo(*argv):
@@ -44,3 +46,14 @@ def test_demo_of_a_disk_succeeds_and_cleans_up():
     assert len(re.findall('The checksums are equal', output)) == 1, output
     assert re.search(r'errors=0 bad=0 gap_ms=\d+ end$', output, re.M), output
     assert re.search(r'\[vda\] new size: 393216 ', output), output
+
+
+def test_demo_of_a_migration_succeeds_and_cleans_up():
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(PICTURE)
+    output = run_demo('migrate')
+    # there and back; both ends of the connection have counted the same
+    assert len(re.findall(r'^ *\$ scripts/hosts migrate\b', output, re.M)) == 2, output
+    ends = re.findall(r'sent=(\d+) received=(\d+) errors=0 gap_ms=\d+$', output, re.M)
+    assert len(ends) == 2 and ends[0] == ends[1][::-1], output
+    assert os.path.getsize(PICTURE) > 0

@@ -164,13 +164,15 @@ def kill_all(pids, timeout=10):
 class HostView:
     """Where the parts of a host are, for who did not start them.
 
-    path() is below the folder that the host sees as /run/vfe.
+    path() is below the folder that the host sees as /run/vfe. client: QEMU listens on the sockets
+    of NICs, the service connects.
     """
 
-    def __init__(self, name, folder, space, logdir):
+    def __init__(self, name, folder, space, logdir, client=True):
         self.name = name
         self.folder = folder
         self.space = space
+        self.client = client
         self._logdir = logdir
         self.libvirt = Libvirt(self)
 
@@ -198,11 +200,10 @@ class Host(HostView):
         folder = lab.path(name)
         os.makedirs(folder + '/run/vfe/pci')
         space = Space('host-' + name.lower(), folder, lab.log(name + '-space'))
-        super().__init__(name, folder, space, lab.logdir)
+        super().__init__(name, folder, space, lab.logdir, client)
         self.env = lab.env
         self._lab = lab
         self.vfs = vfs
-        self.client = client
         self.disks = disks
         self.taps = [vf for vf in range(vfs) if vf not in (vf_backends or {})]
         self.controller = Controller(self, self.space, vfs=vfs, vf_backends=vf_backends,
