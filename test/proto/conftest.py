@@ -9,14 +9,13 @@ process is alive, another device still passes real packets, and no fd was leaked
 import os
 import shutil
 import tempfile
-import time
 
 import pytest
 
 from peers import daemons
 from peers.virtio import NetDriver
 from peers.vfio_user import Client, fresh_client
-from peers.vhost_user import Closed, FrontEnd, GET_FEATURES
+from peers.vhost_user import FrontEnd
 
 
 @pytest.fixture(scope='session')
@@ -107,18 +106,8 @@ class ServiceRig(ControllerRig):
         self.service.vf_remove(self.controller.vf(index))
 
     def front_end(self, index=1, **kwargs):
-        """A connection that the service has taken: while the last one is there it refuses."""
-        front_end = FrontEnd(self.path(index), server=self.client_mode, **kwargs)
-        deadline = time.monotonic() + 5 * daemons.SLOW
-        while True:
-            front_end.connect()
-            try:
-                assert front_end.u64(GET_FEATURES)
-                return front_end
-            except Closed:
-                assert time.monotonic() < deadline, f'{front_end.path} refuses every front end'
-                front_end.sock.close()
-                time.sleep(0.005)
+        """A connection that the service has taken."""
+        return FrontEnd(self.path(index), server=self.client_mode, **kwargs).connect_taken()
 
     def check(self, victims=(1,)):
         self.service.check()

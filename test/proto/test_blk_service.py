@@ -47,15 +47,6 @@ class Disk(FrontEnd):
         for i, queue in enumerate(self.queues):
             yield i, queue.ring
 
-    def start_at(self, bases):
-        """Go on where another device stopped."""
-        for index, ring in self.rings():
-            self.set_vring(index, ring, bases[index])
-        self.enable()
-        self.set_status(vh.S_ACK | vh.S_DRIVER | vh.S_FEATURES_OK | vh.S_DRIVER_OK)
-        for index, _ in self.rings():
-            self.kick(index)
-
     def arrive(self, bases):
         self.negotiate()
         self.set_mem_table()
@@ -81,6 +72,17 @@ class Disk(FrontEnd):
         status, data = self.request(T_IN, sector, in_len=length, **kwargs)
         assert status == OK
         return data
+
+    def check_copy(self, copy):
+        """All that the device has written through queue 0 is in a copy of the guest's memory."""
+        queue = self.queues[0]
+        for start, length in ((queue.data, queue.DATA * queue.nr_slots),
+                              (queue.ring.used, 6 + 8 * queue.ring.size)):
+            assert copy[start:start + length] == self.mem.read(start, length)
+        # the status bytes, in pages that the guest writes as well
+        for slot in range(queue.nr_slots):
+            at = queue.headers + 32 * slot + 16
+            assert copy[at:at + 1] == self.mem.read(at, 1)
 
     def get_config(self, offset, size):
         """None when the service gives nothing."""
@@ -124,14 +126,8 @@ class Host:
     def info(self, index=PLAIN):
         return self.service.vf_info(self.controller.vf(index))
 
-    def wait(self, what, index=PLAIN, timeout=15.0):
-        deadline = time.monotonic() + timeout * daemons.SLOW
-        while True:
-            info = self.info(index)
-            if what(info):
-                return info
-            assert time.monotonic() < deadline, info
-            time.sleep(0.005)
+    def wait(self, what, index=PLAIN):
+        return self.service.vf_wait(self.controller.vf(index), what)
 
     def wait_state(self, state, index=PLAIN):
         return self.wait(lambda info: info['state'] == state, index)
@@ -444,14 +440,7 @@ def test_pages_that_reads_fill_are_in_the_log(make_host, image, mode):
         for page in range(disk.mem.size // PAGE):
             if bits[page // 8] >> page % 8 & 1:
                 copy[page * PAGE:(page + 1) * PAGE] = disk.mem.read(page * PAGE, PAGE)
-        queue = disk.queues[0]
-        for start, length in ((queue.data, queue.DATA * queue.nr_slots),
-                              (queue.ring.used, 6 + 8 * queue.ring.size)):
-            assert copy[start:start + length] == disk.mem.read(start, length)
-        # the status bytes, in pages that the guest writes as well
-        for slot in range(queue.nr_slots):
-            at = queue.headers + 32 * slot + 16
-            assert copy[at:at + 1] == disk.mem.read(at, 1)
+        disk.check_copy(copy)
 
 
 # --- lost devices ---

@@ -56,10 +56,7 @@ class Rig:
         return self.info()['migration']['dirty']
 
     def wait(self, what):
-        deadline = time.monotonic() + TOO_LONG * daemons.SLOW
-        while not what(self.info()):
-            assert time.monotonic() < deadline, self.info()
-            time.sleep(0.005)
+        return self.service.vf_wait(self.controller.vf(0), what)
 
     def close(self):
         self.service.stop()

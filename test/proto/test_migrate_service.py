@@ -55,14 +55,7 @@ class Host:
         return pfs[0]['admin_commands']
 
     def wait(self, what, index=0, timeout=10.0):
-        """Until @what(record) is true."""
-        deadline = time.monotonic() + timeout * daemons.SLOW
-        while True:
-            info = self.info(index)
-            if what(info):
-                return info
-            assert time.monotonic() < deadline, info
-            time.sleep(0.005)
+        return self.service.vf_wait(self.controller.vf(index), what, timeout)
 
     def wait_state(self, state, index=0):
         return self.wait(lambda info: info['state'] == state, index)

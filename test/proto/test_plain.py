@@ -32,17 +32,7 @@ class Plain:
 
     def front_end(self, **kwargs):
         """Of a guest with MQ: without, a device has one pair of queues."""
-        front_end = FrontEnd(self.path, features=vh.WANTED_FEATURES | NET_F_MQ, **kwargs)
-        deadline = time.monotonic() + 5 * daemons.SLOW
-        while True:
-            front_end.connect()
-            try:
-                assert front_end.u64(vh.GET_FEATURES)
-                return front_end
-            except vh.Closed:
-                assert time.monotonic() < deadline, 'the service refuses every front end'
-                front_end.sock.close()
-                time.sleep(0.005)
+        return FrontEnd(self.path, features=vh.WANTED_FEATURES | NET_F_MQ, **kwargs).connect_taken()
 
     def info(self):
         return self.service.vf_info(self.vf)
@@ -125,14 +115,7 @@ def test_guest_reboot(added):
         for _ in range(3):
             guest.echo(5)
             guest.stop()
-            for pair in guest.pairs:
-                pair.reset()
-            for index, ring in guest.rings():
-                guest.set_vring(index, ring)
-            guest.enable()
-            guest.set_status(0xf)
-            for index, _ in guest.rings():
-                guest.kick(index)
+            guest.reboot()
         guest.echo(5)
 
 
@@ -167,12 +150,7 @@ def test_stop_and_continue(added):
         guest.echo(10)
         bases = guest.stop()
         for _ in range(3):
-            for index, ring in guest.rings():
-                guest.set_vring(index, ring, bases[index])
-            guest.enable()
-            guest.set_status(0xf)
-            for index, _ in guest.rings():
-                guest.kick(index)
+            guest.start_at(bases)
             guest.echo(10)
             queues = added.info()['queues']
             assert queues[0]['shadow'] and queues[1]['shadow']
@@ -206,12 +184,7 @@ def test_relayed_guest_reboots_and_is_direct_again(added):
             if again is not bases:
                 for pair in guest.pairs:
                     pair.reset()
-            for index, ring in guest.rings():
-                guest.set_vring(index, ring, again[index])
-            guest.enable()
-            guest.set_status(0xf)
-            for index, _ in guest.rings():
-                guest.kick(index)
+            guest.start_at(again)
             guest.echo(5)
             assert added.info()['queues'][0]['shadow'] is (again is bases)
             guest.stop()
@@ -263,10 +236,7 @@ class PlainDisk:
         return self.service.vf_info(self.vf)
 
     def wait(self, what):
-        deadline = time.monotonic() + 15 * daemons.SLOW
-        while not what(self.info()):
-            assert time.monotonic() < deadline, self.info()
-            time.sleep(0.005)
+        return self.service.vf_wait(self.vf, what)
 
     def close(self):
         self.service.stop()
@@ -358,7 +328,8 @@ class PlainSource(Source):
 
     def begin(self):
         super().begin()
-        info = self.rig.info()
+        # the log is complete before the device runs again
+        info = self.rig.service.vf_wait(self.rig.vf, lambda info: info['state'] == 'running')
         assert info['migration']['dirty']['mode'] == 'relay'
         assert all(queue['shadow'] for queue in info['queues'][:4])
 
@@ -472,13 +443,7 @@ def test_pages_that_a_disk_fills_are_in_the_log(plain_disk, indirect):
         assert len(marked) < disk.mem.size // PAGE // 8
         for page in marked:
             copy[page * PAGE:(page + 1) * PAGE] = disk.mem.read(page * PAGE, PAGE)
-        queue = disk.queues[0]
-        for start, length in ((queue.data, queue.DATA * queue.nr_slots),
-                              (queue.ring.used, 6 + 8 * queue.ring.size)):
-            assert copy[start:start + length] == disk.mem.read(start, length)
-        for slot in range(queue.nr_slots):
-            at = queue.headers + 32 * slot + 16
-            assert copy[at:at + 1] == disk.mem.read(at, 1)
+        disk.check_copy(copy)
 
 
 def test_logging_comes_and_goes_under_load(plain_disk):

@@ -159,12 +159,7 @@ def test_stop_and_continue(guest):
     guest.echo(10)
     bases = guest.stop()
     for _ in range(3):
-        for index, ring in guest.rings():
-            guest.set_vring(index, ring, bases[index])
-        guest.enable()
-        guest.set_status(0xf)
-        for index, _ in guest.rings():
-            guest.kick(index)
+        guest.start_at(bases)
         guest.echo(10)
         bases = guest.stop()
     assert bases[1] == 40
@@ -191,14 +186,7 @@ def test_guest_reboot(guest):
     for _ in range(3):
         guest.echo(5)
         guest.stop()
-        for pair in guest.pairs:
-            pair.reset()
-        for index, ring in guest.rings():
-            guest.set_vring(index, ring)
-        guest.enable()
-        guest.set_status(0xf)
-        for index, _ in guest.rings():
-            guest.kick(index)
+        guest.reboot()
     guest.echo(5)
 
 
@@ -224,12 +212,7 @@ def test_packets_in_two_memory_regions(svc):
             front_end.negotiate()
             front_end.make_pairs()
             front_end.set_mem_table([low, high])
-            for index, ring in front_end.rings():
-                front_end.set_vring(index, ring)
-            front_end.enable()
-            front_end.set_status(0xf)
-            for index, _ in front_end.rings():
-                front_end.kick(index)
+            front_end.start_at({index: 0 for index, _ in front_end.rings()})
             frame = make_frame(300)
             at = high.alloc(4096, 64)
             high.write(at, bytes(12) + frame)

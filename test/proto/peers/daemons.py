@@ -289,6 +289,16 @@ class Service(Daemon):
     def vf_info(self, bdf):
         return self.manage('vf', info=True, vfdev=bdf)['device']
 
+    def vf_wait(self, bdf, what, timeout=15.0):
+        """Ask until @what(record) is true; returns that record."""
+        deadline = time.monotonic() + timeout * SLOW
+        while True:
+            info = self.vf_info(bdf)
+            if what(info):
+                return info
+            assert time.monotonic() < deadline, info
+            time.sleep(0.005)
+
 
 def unix_stream(path, timeout=10.0):
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 
+from . import SLOW
 from .memory import FrameTraffic, Memory, NetQueuePair, PAGE
 
 GET_FEATURES = 1
@@ -190,6 +191,19 @@ class FrontEnd(FrameTraffic):
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(self.path)
         self.listener.listen(8)
+
+    def connect_taken(self, timeout=5.0):
+        """Connect until the service takes it: while the last front-end is there it refuses."""
+        deadline = time.monotonic() + timeout * SLOW
+        while True:
+            self.connect()
+            try:
+                assert self.u64(GET_FEATURES)
+                return self
+            except Closed:
+                assert time.monotonic() < deadline, f'{self.path} refuses every front end'
+                self.sock.close()
+                time.sleep(0.005)
 
     def connect(self, timeout=None):
         """Get a connection: accept as server, else connect (the socket may still be made)."""
@@ -370,13 +384,23 @@ class FrontEnd(FrameTraffic):
         self.negotiate()
         self.make_pairs()
         self.set_mem_table()
+        self.start_at({index: base for index, _ in self.rings()})
+        return self
+
+    def start_at(self, bases):
+        """Rings and DRIVER_OK; bases: by ring index where each begins, as stop() tells."""
         for index, ring in self.rings():
-            self.set_vring(index, ring, base)
+            self.set_vring(index, ring, bases[index])
         self.enable()
         self.set_status(S_ACK | S_DRIVER | S_FEATURES_OK | S_DRIVER_OK)
         for index, _ in self.rings():
             self.kick(index)
-        return self
+
+    def reboot(self):
+        """The driver clears its rings and begins anew, after stop()."""
+        for pair in self.pairs:
+            pair.reset()
+        self.start_at({index: 0 for index, _ in self.rings()})
 
     def stop(self):
         """Stop as QEMU does: disable, then GET_VRING_BASE; returns the bases by ring index."""
