@@ -138,13 +138,6 @@ rings_copy(struct vdpa_vf *vf, struct vdpa_applied *ret)
 	return n;
 }
 
-static int
-read_used_index(struct vdpa_vf *vf, const struct vdpa_applied *ring, uint16_t *ret)
-{
-	return vdpa_domain_read16(
-		vf->domain, ring->used + offsetof(struct vfe_wire_vring_used, idx), ret);
-}
-
 struct track_command {
 	struct vdpa_vf *vf;
 	const struct vdpa_debug_track *track;
@@ -258,7 +251,7 @@ track_start(struct vdpa_vf *vf, bool bytemap, struct vfe_error *err)
 	rings_copy(vf, rings);
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		if (rings[qid].enabled)
-			read_used_index(vf, &rings[qid], &t->used[qid]);
+			vdpa_domain_used_index(vf->domain, rings[qid].used, &t->used[qid]);
 	}
 	c = (struct track_command){.vf = vf, .track = t};
 	rc = vdpa_pf_command(vf->pf, submit_start, &c, NULL, 0, err);
@@ -341,7 +334,7 @@ written_of_ring(
 {
 	uint16_t now, i, n;
 
-	if (read_used_index(vf, ring, &now) < 0 || now == before)
+	if (vdpa_domain_used_index(vf->domain, ring->used, &now) < 0 || now == before)
 		return;
 	n = (uint16_t)(now - before);
 	w->index_gpa = ring->used + offsetof(struct vfe_wire_vring_used, idx);

@@ -31,10 +31,8 @@ ring_is_empty(struct vdpa_vf *vf, uint16_t qid, uint32_t *seen)
 
 	if (a->shadow)
 		return vdpa_shadow_drain(vf, qid);
-	if (vdpa_domain_read16(
-		    vf->domain, a->used + offsetof(struct vfe_wire_vring_used, idx), &used) < 0 ||
-		vdpa_domain_read16(vf->domain,
-			a->avail + offsetof(struct vfe_wire_vring_avail, idx), &avail) < 0)
+	if (vdpa_domain_used_index(vf->domain, a->used, &used) < 0 ||
+		vdpa_domain_avail_index(vf->domain, a->avail, &avail) < 0)
 		return true;
 	/* the guest's own, and no device can use more than there is */
 	if ((uint16_t)(avail - used) > a->size)

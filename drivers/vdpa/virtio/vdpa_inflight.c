@@ -85,10 +85,8 @@ ring_pending(struct vdpa_vf *vf, const struct vdpa_applied *ring)
 {
 	uint16_t used, avail;
 
-	if (vdpa_domain_read16(vf->domain, ring->used + offsetof(struct vfe_wire_vring_used, idx),
-		    &used) < 0 ||
-		vdpa_domain_read16(vf->domain,
-			ring->avail + offsetof(struct vfe_wire_vring_avail, idx), &avail) < 0)
+	if (vdpa_domain_used_index(vf->domain, ring->used, &used) < 0 ||
+		vdpa_domain_avail_index(vf->domain, ring->avail, &avail) < 0)
 		return 1;
 	return (uint16_t)(avail - used);
 }
@@ -126,8 +124,7 @@ vdpa_inflight_check(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied 
 	uint16_t avail, pending, known;
 	int rc;
 
-	rc = vdpa_domain_read16(
-		vf->domain, ring->avail + offsetof(struct vfe_wire_vring_avail, idx), &avail);
+	rc = vdpa_domain_avail_index(vf->domain, ring->avail, &avail);
 	if (rc < 0)
 		return vfe_error_set(err, rc, "queue %u: available ring cannot be read", qid);
 	pending = (uint16_t)(avail - ring->start_idx);

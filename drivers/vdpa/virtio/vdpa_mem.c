@@ -19,6 +19,7 @@
 #include <sys/vfs.h>
 
 #include "vfe_sigbus.h"
+#include "vfe_wire_virtio.h"
 
 enum {
 	PAGE = 4096,
@@ -592,6 +593,19 @@ vdpa_domain_apply(struct vdpa_domain *domain, struct vdpa_member *member, struct
 	return rc;
 }
 
+/* The chunk that has all of [@gpa, @gpa + @len); NULL = none. */
+static const struct chunk *
+chunk_of_locked(const struct vdpa_domain *domain, uint64_t gpa, uint64_t len)
+{
+	const struct chunk *c;
+
+	for (c = domain->chunks; c != NULL; c = c->next) {
+		if (gpa >= c->gpa && vfe_range_inside(gpa - c->gpa, len, c->size))
+			break;
+	}
+	return c;
+}
+
 int
 vdpa_domain_read16(struct vdpa_domain *domain, uint64_t gpa, uint16_t *ret)
 {
@@ -599,51 +613,55 @@ vdpa_domain_read16(struct vdpa_domain *domain, uint64_t gpa, uint16_t *ret)
 	int rc = -EFAULT;
 
 	pthread_mutex_lock(&domain->lock);
-	for (c = domain->chunks; c != NULL; c = c->next) {
-		if (!chunk_overlaps(c, gpa, 2) || !vfe_range_inside(gpa - c->gpa, 2, c->size))
-			continue;
+	c = chunk_of_locked(domain, gpa, sizeof(*ret));
+	if (c != NULL) {
 		*ret = le16toh(
 			__atomic_load_n((const uint16_t *)(const void *)(c->va + (gpa - c->gpa)),
 				__ATOMIC_ACQUIRE));
 		rc = atomic_load(&c->truncated) ? -EIO : 0;
-		break;
 	}
 	pthread_mutex_unlock(&domain->lock);
 	return rc;
+}
+
+int
+vdpa_domain_used_index(struct vdpa_domain *domain, uint64_t used_gpa, uint16_t *ret)
+{
+	return vdpa_domain_read16(
+		domain, used_gpa + offsetof(struct vfe_wire_vring_used, idx), ret);
+}
+
+int
+vdpa_domain_avail_index(struct vdpa_domain *domain, uint64_t avail_gpa, uint16_t *ret)
+{
+	return vdpa_domain_read16(
+		domain, avail_gpa + offsetof(struct vfe_wire_vring_avail, idx), ret);
 }
 
 int
 vdpa_domain_pointer(struct vdpa_domain *domain, uint64_t gpa, uint64_t len, void **ret)
 {
 	const struct chunk *c;
-	int rc = -EFAULT;
 
 	pthread_mutex_lock(&domain->lock);
-	for (c = domain->chunks; rc < 0 && c != NULL; c = c->next) {
-		if (gpa < c->gpa || !vfe_range_inside(gpa - c->gpa, len, c->size))
-			continue;
+	c = chunk_of_locked(domain, gpa, len);
+	if (c != NULL)
 		*ret = c->va + (gpa - c->gpa);
-		rc = 0;
-	}
 	pthread_mutex_unlock(&domain->lock);
-	return rc;
+	return c != NULL ? 0 : -EFAULT;
 }
 
 int
 vdpa_domain_read(struct vdpa_domain *domain, uint64_t gpa, void *buf, size_t len)
 {
 	const struct chunk *c;
-	int rc = -EFAULT;
 
 	pthread_mutex_lock(&domain->lock);
-	for (c = domain->chunks; rc < 0 && c != NULL; c = c->next) {
-		if (gpa < c->gpa || !vfe_range_inside(gpa - c->gpa, len, c->size))
-			continue;
+	c = chunk_of_locked(domain, gpa, len);
+	if (c != NULL)
 		memcpy(buf, c->va + (gpa - c->gpa), len);
-		rc = 0;
-	}
 	pthread_mutex_unlock(&domain->lock);
-	return rc;
+	return c != NULL ? 0 : -EFAULT;
 }
 
 /* How much of what begins at @gpa is in one chunk. */

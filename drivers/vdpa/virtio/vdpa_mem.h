@@ -97,6 +97,10 @@ int vdpa_domain_apply(struct vdpa_domain *domain, struct vdpa_member *member,
  */
 int vdpa_domain_read16(struct vdpa_domain *domain, uint64_t gpa, uint16_t *ret);
 
+/* The index of the used ring at @used_gpa, of the available ring at @avail_gpa; as read16. */
+int vdpa_domain_used_index(struct vdpa_domain *domain, uint64_t used_gpa, uint16_t *ret);
+int vdpa_domain_avail_index(struct vdpa_domain *domain, uint64_t avail_gpa, uint16_t *ret);
+
 /*
  * Where [@gpa, @gpa + @len) is in this process, as long as a member's table has it. -EFAULT when
  * that is not mapped in one piece. A file that is truncated later reads as zeros there.

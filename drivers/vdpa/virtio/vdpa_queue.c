@@ -87,14 +87,6 @@ vdpa_ring_translate(const struct vdpa_table *table, const struct vdpa_ring *ring
 	return 0;
 }
 
-/* The index in the used ring, which counts what the guest has got back. */
-static int
-used_index(struct vdpa_vf *vf, uint64_t used_gpa, uint16_t *ret)
-{
-	return vdpa_domain_read16(
-		vf->domain, used_gpa + offsetof(struct vfe_wire_vring_used, idx), ret);
-}
-
 uint16_t
 vdpa_ring_index(struct vdpa_vf *vf, uint16_t qid)
 {
@@ -109,7 +101,7 @@ vdpa_ring_index(struct vdpa_vf *vf, uint16_t qid)
 	pthread_mutex_unlock(&vf->lock);
 	idx = ring.base;
 	if (ring.has_addr && vdpa_ring_translate(table, &ring, &where, NULL) == 0 &&
-		used_index(vf, where.used, &idx) < 0)
+		vdpa_domain_used_index(vf->domain, where.used, &idx) < 0)
 		idx = ring.base;
 	vdpa_table_put(table);
 	return idx;
@@ -229,7 +221,8 @@ plan_indices(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
 		if (!plan->rings[qid].enabled)
 			continue;
-		rc = used_index(vf, plan->rings[qid].used, &plan->rings[qid].start_idx);
+		rc = vdpa_domain_used_index(
+			vf->domain, plan->rings[qid].used, &plan->rings[qid].start_idx);
 		if (rc < 0)
 			return vfe_error_set(err, rc, "queue %u: used ring %s", qid,
 				rc == -EIO ? "is gone: the guest's memory file was truncated"

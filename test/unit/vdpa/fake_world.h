@@ -263,4 +263,8 @@ int fake_teardown(void **state);
 /* File descriptors of the process that are open. */
 unsigned int fake_nr_fds(void);
 
+/* An index of a ring, as the other side writes it; wait until it is @value, 10 s at most. */
+void fake_store16(uint16_t *p, uint16_t value);
+void fake_wait16(const uint16_t *p, uint16_t value);
+
 #endif /* FAKE_WORLD_H */

@@ -6,7 +6,9 @@
 
 #undef NDEBUG
 
+#include <endian.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -72,4 +74,22 @@ fake_nr_fds(void)
 	for (fd = 0; fd < MAX_FDS; fd++)
 		n += fcntl(fd, F_GETFD) >= 0;
 	return n;
+}
+
+void
+fake_store16(uint16_t *p, uint16_t value)
+{
+	__atomic_store_n(p, htole16(value), __ATOMIC_RELEASE);
+}
+
+void
+fake_wait16(const uint16_t *p, uint16_t value)
+{
+	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
+
+	while (le16toh(__atomic_load_n(p, __ATOMIC_ACQUIRE)) != value) {
+		if (vfe_deadline_passed(deadline))
+			fail_msg("%u, expected %u", le16toh(*p), value);
+		sched_yield();
+	}
 }

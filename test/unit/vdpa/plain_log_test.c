@@ -123,24 +123,6 @@ look(struct rig *r)
 }
 
 static void
-store16(uint16_t *p, uint16_t value)
-{
-	__atomic_store_n(p, htole16(value), __ATOMIC_RELEASE);
-}
-
-static void
-wait16(const uint16_t *p, uint16_t value)
-{
-	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
-
-	while (le16toh(__atomic_load_n(p, __ATOMIC_ACQUIRE)) != value) {
-		if (vfe_deadline_passed(deadline))
-			fail_msg("%u, expected %u", le16toh(*p), value);
-		sched_yield();
-	}
-}
-
-static void
 buffer(struct rig *r, uint16_t i, uint64_t addr, uint32_t len, uint16_t flags, uint16_t next)
 {
 	r->desc[i] = (struct vfe_wire_vring_desc){
@@ -155,9 +137,9 @@ guest_adds(struct rig *r, uint16_t head)
 	const uint16_t next = (uint16_t)(le16toh(r->avail->idx) + 1);
 
 	r->guest_avail->ring[idx % FAKE_RING_SIZE] = htole16(head);
-	store16(&r->guest_avail->idx, (uint16_t)(idx + 1));
+	fake_store16(&r->guest_avail->idx, (uint16_t)(idx + 1));
 	assert_int_equal(eventfd_write(r->g.kick[1], 1), 0);
-	wait16(&r->avail->idx, next);
+	fake_wait16(&r->avail->idx, next);
 }
 
 static void
@@ -167,7 +149,7 @@ device_uses(struct rig *r, uint16_t head, uint32_t len)
 
 	r->used->ring[idx % FAKE_RING_SIZE] =
 		(struct vfe_wire_vring_used_elem){htole32(head), htole32(len)};
-	store16(&r->used->idx, (uint16_t)(idx + 1));
+	fake_store16(&r->used->idx, (uint16_t)(idx + 1));
 	assert_int_equal(eventfd_write(world.vf[0].irq_fds[2], 1), 0);
 }
 
@@ -310,7 +292,7 @@ what_the_device_writes_is_in_the_log(void **state)
 	assert_int_equal(log_count(r), 1);
 	memset(r->log, 0, LOG_SIZE);
 	device_uses(r, 3, PAGE);
-	wait16(&r->guest_used->idx, 1);
+	fake_wait16(&r->guest_used->idx, 1);
 	wait_log(r, USED_PAGE);
 	/* as much as it says, and not all of the buffer */
 	assert_true(log_has(r, BUFFER_PAGE) && log_has(r, BUFFER_PAGE + 1));
@@ -348,7 +330,7 @@ new_log_gets_what_is_written_from_then_on(void **state)
 	guest_adds(r, 3);
 	guest_adds(r, 4);
 	device_uses(r, 3, PAGE);
-	wait16(&r->guest_used->idx, 1);
+	fake_wait16(&r->guest_used->idx, 1);
 	send_log(r); /* and what was not read of the old one */
 	device_uses(r, 4, PAGE);
 	wait_log(r, BUFFER_PAGE + 1);
@@ -366,13 +348,13 @@ ring_in_the_middle_stays_relayed_without_a_log(void **state)
 	buffer(r, 3, BUFFER, PAGE, WRITE, 0);
 	guest_adds(r, 3);
 	device_uses(r, 3, PAGE);
-	wait16(&r->guest_used->idx, 1);
+	fake_wait16(&r->guest_used->idx, 1);
 	set_logging(r, false);
 	wait_mode("off");
 	memset(r->log, 0, LOG_SIZE);
 	guest_adds(r, 3);
 	device_uses(r, 3, PAGE);
-	wait16(&r->guest_used->idx, 2);
+	fake_wait16(&r->guest_used->idx, 2);
 	assert_int_equal(log_count(r), 0);
 	assert_true(fake_info(0)->queues[1].shadow);
 }
@@ -436,7 +418,7 @@ device_that_uses_a_buffer_twice_is_lost(void **state)
 	guest_adds(r, 3);
 	guest_adds(r, 4);
 	device_uses(r, 3, 0);
-	wait16(&r->guest_used->idx, 1);
+	fake_wait16(&r->guest_used->idx, 1);
 	device_uses(r, 3, 0);
 	fake_wait_state(0, "lost");
 	assert_int_equal(le16toh(r->guest_used->idx), 1);
@@ -467,7 +449,7 @@ guest_whose_head_is_no_descriptor_is_not_served(void **state)
 	start(r);
 	begin(r);
 	r->guest_avail->ring[0] = htole16(FAKE_RING_SIZE);
-	store16(&r->guest_avail->idx, 1);
+	fake_store16(&r->guest_avail->idx, 1);
 	assert_int_equal(eventfd_write(r->g.kick[1], 1), 0);
 	wait_error("queue 1: entry 0 of its available ring is descriptor 64 of 64");
 	assert_int_equal(le16toh(r->avail->idx), 0);
@@ -506,7 +488,7 @@ last_pages_are_in_the_log_before_the_answer(void **state)
 	guest_adds(r, 3);
 	/* no interrupt */
 	r->used->ring[0] = (struct vfe_wire_vring_used_elem){htole32(3), htole32(1)};
-	store16(&r->used->idx, 1);
+	fake_store16(&r->used->idx, 1);
 	assert_int_equal(fake_get_base(r->g.vid, 1), 1);
 	assert_true(log_has(r, BUFFER_PAGE) && log_has(r, USED_PAGE));
 	assert_int_equal(fake_info(0)->dirty.all, 0);
@@ -545,7 +527,7 @@ stop_waits_for_requests(void **state)
 		sched_yield();
 	/* what comes now is not for this device any more */
 	r->guest_avail->ring[2] = htole16(5);
-	store16(&r->guest_avail->idx, 3);
+	fake_store16(&r->guest_avail->idx, 3);
 	device_uses(r, 4, 1);
 	device_uses(r, 3, 1);
 	pthread_join(thread, NULL);
@@ -568,7 +550,7 @@ disk_that_died_gets_what_it_had(void **state)
 	guest_adds(r, 4);
 	guest_adds(r, 5);
 	device_uses(r, 4, 1);
-	wait16(&r->guest_used->idx, 1);
+	fake_wait16(&r->guest_used->idx, 1);
 	guest_adds(r, 4); /* again, for another request */
 	fake_hang_up(&bdf);
 	fake_wait_state(0, "lost");
@@ -578,14 +560,14 @@ disk_that_died_gets_what_it_had(void **state)
 	assert_int_equal(ret, 0);
 	fake_wait_state(0, "running");
 	look(r);
-	wait16(&r->avail->idx, 3);
+	fake_wait16(&r->avail->idx, 3);
 	assert_int_equal(le16toh(r->avail->ring[0]), 3);
 	assert_int_equal(le16toh(r->avail->ring[1]), 5);
 	assert_int_equal(le16toh(r->avail->ring[2]), 4);
 	device_uses(r, 5, 1);
 	device_uses(r, 3, 1);
 	device_uses(r, 4, 1);
-	wait16(&r->guest_used->idx, 4);
+	fake_wait16(&r->guest_used->idx, 4);
 	assert_int_equal(le32toh(r->guest_used->ring[1].id), 5);
 	assert_int_equal(le32toh(r->guest_used->ring[3].id), 4);
 }

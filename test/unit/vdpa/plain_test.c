@@ -288,24 +288,6 @@ view_of(struct fake_guest *g)
 }
 
 static void
-store16(uint16_t *p, uint16_t value)
-{
-	__atomic_store_n(p, htole16(value), __ATOMIC_RELEASE);
-}
-
-static void
-wait16(const uint16_t *p, uint16_t value)
-{
-	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
-
-	while (le16toh(__atomic_load_n(p, __ATOMIC_ACQUIRE)) != value) {
-		if (vfe_deadline_passed(deadline))
-			fail_msg("%u, expected %u", le16toh(*p), value);
-		sched_yield();
-	}
-}
-
-static void
 wait_signal(int fd)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -331,9 +313,9 @@ guest_adds(struct fake_guest *g, uint16_t from, uint16_t n, uint16_t head)
 	uint16_t i;
 
 	for (i = 0; i < n; i++)
-		store16(&v.guest_avail->ring[(uint16_t)(from + i) % RING_SIZE],
+		fake_store16(&v.guest_avail->ring[(uint16_t)(from + i) % RING_SIZE],
 			(uint16_t)(head + i));
-	store16(&v.guest_avail->idx, (uint16_t)(from + n));
+	fake_store16(&v.guest_avail->idx, (uint16_t)(from + n));
 }
 
 static void
@@ -341,7 +323,7 @@ device_uses(const struct view *v, uint16_t at, uint16_t head, uint32_t len)
 {
 	v->used->ring[at % RING_SIZE] =
 		(struct vfe_wire_vring_used_elem){htole32(head), htole32(len)};
-	store16(&v->used->idx, (uint16_t)(at + 1));
+	fake_store16(&v->used->idx, (uint16_t)(at + 1));
 }
 
 static void
@@ -386,7 +368,7 @@ ring_in_the_middle_is_relayed(void **state)
 	assert_non_null(v.avail);
 	assert_non_null(v.used);
 	assert_int_equal(r.queues[0].driver, FAKE_MEM_GPA + 0x1000); /* at its beginning: direct */
-	wait16(&v.avail->idx, 2);
+	fake_wait16(&v.avail->idx, 2);
 	assert_int_equal(le16toh(v.avail->ring[0]), 3);
 	assert_int_equal(le16toh(v.avail->ring[1]), 4);
 	assert_true(fake_info(0)->queues[1].shadow);
@@ -395,7 +377,7 @@ ring_in_the_middle_is_relayed(void **state)
 	wait_signal(g->call[1]); /* that of the start */
 	device_uses(&v, 0, 3, 100);
 	device_interrupts();
-	wait16(&v.guest_used->idx, 8);
+	fake_wait16(&v.guest_used->idx, 8);
 	assert_int_equal(le32toh(v.guest_used->ring[7].id), 3);
 	assert_int_equal(le32toh(v.guest_used->ring[7].len), 100);
 	wait_signal(g->call[1]);
@@ -403,7 +385,7 @@ ring_in_the_middle_is_relayed(void **state)
 
 	guest_adds(g, 9, 1, 5);
 	assert_int_equal(eventfd_write(g->kick[1], 1), 0);
-	wait16(&v.avail->idx, 3);
+	fake_wait16(&v.avail->idx, 3);
 	assert_int_equal(le16toh(v.avail->ring[2]), 5);
 
 	/* what is used when it stops is not forgotten */
@@ -419,12 +401,12 @@ indices_of_a_relayed_ring_wrap(void **state)
 	struct view v;
 
 	v = start_in_the_middle(g, 0xfffe, 3, 0);
-	wait16(&v.avail->idx, 3);
+	fake_wait16(&v.avail->idx, 3);
 	device_uses(&v, 0, 3, 0);
 	device_uses(&v, 1, 4, 0);
 	device_uses(&v, 2, 5, 0);
 	device_interrupts();
-	wait16(&v.guest_used->idx, 1);
+	fake_wait16(&v.guest_used->idx, 1);
 	assert_int_equal(le32toh(v.guest_used->ring[0xfffe % RING_SIZE].id), 3);
 	assert_int_equal(le32toh(v.guest_used->ring[0].id), 5);
 }
@@ -436,15 +418,15 @@ event_index_is_kept_on_both_sides(void **state)
 	struct view v;
 
 	v = view_of(g);
-	store16(&v.guest_avail->ring[RING_SIZE], 8); /* interrupt me after the second */
+	fake_store16(&v.guest_avail->ring[RING_SIZE], 8); /* interrupt me after the second */
 	v = start_in_the_middle(g, 7, 2, VFE_BIT(VFE_VIRTIO_F_RING_EVENT_IDX));
-	wait16(&v.avail->idx, 2);
-	wait16((uint16_t *)(void *)&v.guest_used->ring[RING_SIZE], 9);
+	fake_wait16(&v.avail->idx, 2);
+	fake_wait16((uint16_t *)(void *)&v.guest_used->ring[RING_SIZE], 9);
 	wait_signal(g->call[1]);
 	device_uses(&v, 0, 3, 0);
 	device_interrupts();
-	wait16(&v.guest_used->idx, 8);
-	wait16(&v.avail->ring[RING_SIZE], 1);
+	fake_wait16(&v.guest_used->idx, 8);
+	fake_wait16(&v.avail->ring[RING_SIZE], 1);
 	assert_false(signalled(g->call[1]));
 	device_uses(&v, 1, 4, 0);
 	device_interrupts();
@@ -473,8 +455,8 @@ guest_that_lies_is_not_served(void **state)
 	struct view v;
 
 	v = start_in_the_middle(g, 7, 1, 0);
-	wait16(&v.avail->idx, 1);
-	store16(&v.guest_avail->idx, 7 + RING_SIZE + 1);
+	fake_wait16(&v.avail->idx, 1);
+	fake_store16(&v.guest_avail->idx, 7 + RING_SIZE + 1);
 	kick_until_seen(g);
 	guest_adds(g, 8, 1, 9);
 	kick_until_seen(g);
@@ -489,7 +471,7 @@ device_that_lies_is_lost(void **state)
 	struct view v;
 
 	v = start_in_the_middle(g, 7, 1, 0);
-	wait16(&v.avail->idx, 1);
+	fake_wait16(&v.avail->idx, 1);
 	device_uses(&v, 1, 3, 0); /* two, of one */
 	device_interrupts();
 	fake_wait_state(0, "lost");
@@ -504,7 +486,7 @@ restarted_ring_goes_on_and_a_new_one_is_direct(void **state)
 	struct view v;
 
 	v = start_in_the_middle(g, 7, 2, 0);
-	wait16(&v.avail->idx, 2);
+	fake_wait16(&v.avail->idx, 2);
 	device_uses(&v, 0, 3, 0);
 	/* the device fails with a chain under way: it gets it again */
 	fake_hang_up(&bdf);
@@ -512,7 +494,7 @@ restarted_ring_goes_on_and_a_new_one_is_direct(void **state)
 	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), 0);
 	fake_wait_state(0, "running");
 	v = view_of(g);
-	wait16(&v.avail->idx, 1);
+	fake_wait16(&v.avail->idx, 1);
 	assert_int_equal(le16toh(v.avail->ring[0]), 4);
 	assert_int_equal(le16toh(v.guest_used->idx), 8);
 
