@@ -32,7 +32,7 @@ options_usage(FILE *out)
 	      "\n"
 	      "  --client              QEMU listens on the vhost-user sockets (server=on), the\n"
 	      "                        service connects and reconnects; without it the service\n"
-	      "                        listens\n"
+	      "                        listens; each VF can be told otherwise when it is added\n"
 	      "  --iface PREFIX        default vhost-user socket of a VF is PREFIX<BDF>\n"
 	      "                        (default: /tmp/vf-)\n"
 	      "  --vfio-user-dir DIR   where the sockets <BDF>.sock of vfio-user functions are\n"

@@ -17,7 +17,7 @@ enum { OPTIONS_MAX_EAL_ARGS = 128 };
 struct options {
 	bool help;
 	bool version;
-	bool client; /* QEMU listens on the vhost sockets, we connect */
+	bool client; /* QEMU listens on the vhost sockets unless a VF says otherwise */
 	const char *iface;
 	const char *vfio_user_dir;
 	const char *rpc_socket;

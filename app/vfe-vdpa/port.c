@@ -29,10 +29,13 @@ struct port {
 	struct vfe_bdf bdf;
 	char name[VFE_BDF_STR_SIZE];
 	char path[PORT_PATH_SIZE];
+	bool client;
 	int vid;                       /* connection, -1 = none; protected by ports.lock */
 	bool removed;                  /* protected by ports.lock */
 	bool event;                    /* on the events list; protected by ports.lock */
 	bool registered;               /* with librte_vhost; provisioning thread */
+	struct stat made;              /* our socket, st_ino 0 = none; protected by ports.lock */
+	bool told;                     /* that it is one of ours; provisioning thread */
 	struct retry *retry;           /* client only; main loop */
 	LIST_ENTRY(port) next;         /* protected by ports.lock */
 	STAILQ_ENTRY(port) event_next; /* protected by ports.lock */
@@ -66,6 +69,25 @@ port_find_path_locked(const char *path)
 
 	LIST_FOREACH (port, &ports.list, next) {
 		if (!port->removed && strcmp(port->path, path) == 0)
+			return port;
+	}
+	return NULL;
+}
+
+static bool
+same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* The port that listens on the socket @st, by whatever name. */
+static struct port *
+port_find_socket_locked(const struct stat *st)
+{
+	struct port *port;
+
+	LIST_FOREACH (port, &ports.list, next) {
+		if (!port->removed && port->made.st_ino != 0 && same_file(&port->made, st))
 			return port;
 	}
 	return NULL;
@@ -200,7 +222,7 @@ fail(struct vfe_vdpa_error *err, enum vfe_vdpa_code code, int neg_errno, const c
 static int
 port_register(struct port *port, struct vfe_vdpa_error *err)
 {
-	uint64_t flags = ports.cfg.client ? RTE_VHOST_USER_CLIENT | RTE_VHOST_USER_NO_RECONNECT : 0;
+	uint64_t flags = port->client ? RTE_VHOST_USER_CLIENT | RTE_VHOST_USER_NO_RECONNECT : 0;
 	struct rte_vdpa_device *vdpa = vfe_vdpa_vf_device(&port->bdf);
 	uint64_t features, protocol_features;
 
@@ -228,14 +250,63 @@ port_register(struct port *port, struct vfe_vdpa_error *err)
 	return 0;
 }
 
+/*
+ * librte_vhost unlinks the path of a server whosever socket is there now. A QEMU that listens, too,
+ * has put its own in place of ours: keep that by a second name, @ret. Returns whether there is one.
+ */
+static bool
+other_socket_keep(const struct port *port, char *ret, size_t size)
+{
+	struct stat st;
+
+	if (port->client || lstat(port->path, &st) < 0 || same_file(&port->made, &st))
+		return false;
+	if (vfe_str_format(ret, size, "%s.%d", port->path, getpid()) < 0 ||
+		link(port->path, ret) < 0) {
+		SVC_LOG(WARNING, "%s: %s is not our socket any more and is lost: %s", port->name,
+			port->path, strerror(errno));
+		return false;
+	}
+	return true;
+}
+
 static void
 port_unregister(struct port *port)
 {
+	char kept[PORT_PATH_SIZE + 16];
+	bool keep;
+
 	if (!port->registered)
 		return;
 	port_disconnect(port, -1);
+	keep = other_socket_keep(port, kept, sizeof(kept));
 	rte_vhost_driver_unregister(port->path);
+	if (keep && rename(kept, port->path) < 0)
+		SVC_LOG(WARNING, "%s: %s is lost, it is %s now: %s", port->name, port->path, kept,
+			strerror(errno));
 	port->registered = false;
+	pthread_mutex_lock(&ports.lock);
+	port->made.st_ino = 0;
+	pthread_mutex_unlock(&ports.lock);
+}
+
+/* A client must not take our own server for its front-end. */
+static bool
+socket_is_ours(struct port *port, const struct stat *st)
+{
+	char other[VFE_BDF_STR_SIZE] = "";
+	struct port *found;
+
+	pthread_mutex_lock(&ports.lock);
+	found = port_find_socket_locked(st);
+	if (found != NULL)
+		vfe_str_copy(other, sizeof(other), found->name);
+	pthread_mutex_unlock(&ports.lock);
+	if (found != NULL && !port->told)
+		SVC_LOG(ERR, "%s: %s is the socket of VF %s, no front-end listens there",
+			port->name, port->path, other);
+	port->told = found != NULL;
+	return found != NULL;
 }
 
 /* Client: connect when the front-end's socket is there. 0 = connected or nothing to do. */
@@ -257,6 +328,8 @@ port_connect(void *ctx)
 	port_unregister(port); /* what an ended connection has left */
 	if (stat(port->path, &st) < 0 || !S_ISSOCK(st.st_mode))
 		return -ENOENT;
+	if (socket_is_ours(port, &st))
+		return -ELOOP;
 	ret = port_register(port, &err);
 	if (ret < 0) {
 		SVC_LOG(ERR, "%s", err.err.text);
@@ -288,6 +361,14 @@ folder_check(const char *name, const char *path, struct vfe_vdpa_error *err)
 	return 0;
 }
 
+static int
+not_a_socket(const char *name, const char *path, struct vfe_vdpa_error *err)
+{
+	return fail(err, VFE_VDPA_VF_SOCKET_EXISTS, -EEXIST,
+		"%s: %s is there and is not a socket; remove it or choose another path", name,
+		path);
+}
+
 /* Server: a socket that nobody listens on is a left-over and is removed. */
 static int
 stale_socket_remove(const char *name, const char *path, struct vfe_vdpa_error *err)
@@ -299,9 +380,7 @@ stale_socket_remove(const char *name, const char *path, struct vfe_vdpa_error *e
 	if (lstat(path, &st) < 0)
 		return 0;
 	if (!S_ISSOCK(st.st_mode))
-		return fail(err, VFE_VDPA_VF_SOCKET_EXISTS, -EEXIST,
-			"%s: %s is there and is not a socket; remove it or choose another path",
-			name, path);
+		return not_a_socket(name, path, err);
 	vfe_str_copy(un.sun_path, sizeof(un.sun_path), path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
@@ -311,17 +390,52 @@ stale_socket_remove(const char *name, const char *path, struct vfe_vdpa_error *e
 	close(fd);
 	if (ret != -ECONNREFUSED)
 		return fail(err, VFE_VDPA_VF_SOCKET_EXISTS, -EADDRINUSE,
-			"%s: another process listens on %s; did you mean --client?", name, path);
+			"%s: another process listens on %s; if it is the front-end, add the VF "
+			"with --client",
+			name, path);
 	unlink(path);
 	return 0;
 }
 
+/* That no other port has it, and that one more is possible. */
+static int
+path_check_ports(const char *name, const char *path, struct vfe_vdpa_error *err)
+{
+	struct port *port;
+	struct stat st;
+	unsigned int nr;
+	bool there = stat(path, &st) == 0;
+
+	pthread_mutex_lock(&ports.lock);
+	port = port_find_path_locked(path);
+	if (port == NULL && there)
+		port = port_find_socket_locked(&st);
+	if (port != NULL)
+		fail(err, VFE_VDPA_VF_SOCKET_EXISTS, -EEXIST, "%s: %s is the socket of VF %s", name,
+			path, port->name);
+	nr = ports.nr;
+	pthread_mutex_unlock(&ports.lock);
+	if (port != NULL)
+		return -EEXIST;
+	if (nr >= PORT_MAX)
+		return fail(err, VFE_VDPA_VF_PORT_LIMIT, -ENOSPC,
+			"%s: there are %u vhost sockets already, the limit of librte_vhost", name,
+			nr);
+	return 0;
+}
+
+static bool
+role_is_client(enum port_role role)
+{
+	return role == PORT_AS_STARTED ? ports.cfg.client : role == PORT_CLIENT;
+}
+
 int
-port_path_check(const struct vfe_bdf *bdf, const char *path, char *ret, struct vfe_vdpa_error *err)
+port_path_check(const struct vfe_bdf *bdf, const char *path, enum port_role role, char *ret,
+	struct vfe_vdpa_error *err)
 {
 	char name[VFE_BDF_STR_SIZE];
-	struct port *port;
-	unsigned int nr;
+	struct stat st;
 	int rc;
 
 	vfe_bdf_format(bdf, name);
@@ -336,33 +450,61 @@ port_path_check(const struct vfe_bdf *bdf, const char *path, char *ret, struct v
 			"%s: %s is not the absolute path of a socket", name, ret);
 	if (folder_check(name, ret, err) < 0)
 		return -EACCES;
-
-	pthread_mutex_lock(&ports.lock);
-	port = port_find_path_locked(ret);
-	if (port != NULL)
-		fail(err, VFE_VDPA_VF_SOCKET_EXISTS, -EEXIST, "%s: %s is the socket of VF %s", name,
-			ret, port->name);
-	nr = ports.nr;
-	pthread_mutex_unlock(&ports.lock);
-	if (port != NULL)
-		return -EEXIST;
-	if (nr >= PORT_MAX)
-		return fail(err, VFE_VDPA_VF_PORT_LIMIT, -ENOSPC,
-			"%s: there are %u vhost sockets already, the limit of librte_vhost", name,
-			nr);
-	return ports.cfg.client ? 0 : stale_socket_remove(name, ret, err);
+	rc = path_check_ports(name, ret, err);
+	if (rc < 0)
+		return rc;
+	if (!role_is_client(role))
+		return stale_socket_remove(name, ret, err);
+	return stat(ret, &st) == 0 && !S_ISSOCK(st.st_mode) ? not_a_socket(name, ret, err) : 0;
 }
 
 int
-port_add(const struct vfe_bdf *bdf, const char *path, struct vfe_vdpa_error *err)
+port_role_parse(const char *text, enum port_role *ret)
+{
+	if (text == NULL)
+		*ret = PORT_AS_STARTED;
+	else if (strcmp(text, "server") == 0)
+		*ret = PORT_SERVER;
+	else if (strcmp(text, "client") == 0)
+		*ret = PORT_CLIENT;
+	else
+		return -EINVAL;
+	return 0;
+}
+
+static int
+port_listen(struct port *port, struct vfe_vdpa_error *err)
+{
+	struct stat st;
+	int ret;
+
+	/* adding the VF has taken its time: what is there now? */
+	ret = stale_socket_remove(port->name, port->path, err);
+	if (ret == 0)
+		ret = port_register(port, err);
+	if (ret == 0 && rte_vhost_driver_start(port->path) < 0)
+		ret = fail(err, VFE_VDPA_VF_DRIVER_START, -EIO, "%s: cannot listen on %s",
+			port->name, port->path);
+	if (ret == 0 && lstat(port->path, &st) == 0) {
+		pthread_mutex_lock(&ports.lock);
+		port->made = st;
+		pthread_mutex_unlock(&ports.lock);
+	}
+	return ret;
+}
+
+int
+port_add(const struct vfe_bdf *bdf, const char *path, enum port_role role,
+	struct vfe_vdpa_error *err)
 {
 	struct port *port = calloc(1, sizeof(*port));
-	int ret = 0;
+	int ret;
 
 	if (port == NULL)
 		return fail(err, VFE_VDPA_VF_ALLOC, -ENOMEM, "out of memory");
 	port->bdf = *bdf;
 	port->vid = -1;
+	port->client = role_is_client(role);
 	vfe_bdf_format(bdf, port->name);
 	vfe_str_copy(port->path, sizeof(port->path), path);
 
@@ -372,15 +514,12 @@ port_add(const struct vfe_bdf *bdf, const char *path, struct vfe_vdpa_error *err
 	ports.nr++;
 	pthread_mutex_unlock(&ports.lock);
 
-	if (!ports.cfg.client) {
-		ret = port_register(port, err);
-		if (ret == 0 && rte_vhost_driver_start(port->path) < 0)
-			ret = fail(err, VFE_VDPA_VF_DRIVER_START, -EIO, "%s: cannot listen on %s",
-				port->name, port->path);
-	}
-
+	ret = port->client ? 0 : port_listen(port, err);
 	if (ret < 0)
 		port_unregister(port);
+	else
+		SVC_LOG(INFO, "%s: %s %s", port->name, port->client ? "connects to" : "listens on",
+			port->path);
 
 	/* from here on the main loop may free a removed port at any moment */
 	pthread_mutex_lock(&ports.lock);
@@ -410,14 +549,17 @@ port_remove(const struct vfe_bdf *bdf)
 }
 
 int
-port_info(const struct vfe_bdf *bdf, char *path)
+port_info(const struct vfe_bdf *bdf, struct port_info *ret)
 {
 	struct port *port;
 
+	*ret = (struct port_info){.role = ""};
 	pthread_mutex_lock(&ports.lock);
 	port = port_find_locked(bdf);
-	if (port != NULL)
-		vfe_str_copy(path, PORT_PATH_SIZE, port->path);
+	if (port != NULL) {
+		vfe_str_copy(ret->path, sizeof(ret->path), port->path);
+		ret->role = port->client ? "client" : "server";
+	}
 	pthread_mutex_unlock(&ports.lock);
 	return port != NULL ? 0 : -ENOENT;
 }
@@ -460,7 +602,7 @@ port_settle(struct port *port, bool removed)
 			port_free(port);
 		return;
 	}
-	if (!ports.cfg.client)
+	if (!port->client)
 		return;
 	if (port->retry == NULL && retry_create(&cfg, &port->retry, &err) < 0) {
 		SVC_LOG(ERR, "%s: will not see when %s appears: %s", port->name, port->path,

@@ -15,6 +15,7 @@
 #include <jansson.h>
 
 #include "jobs.h"
+#include "port.h"
 #include "vfe_base.h"
 #include "vfe_jsonrpc.h"
 #include "vfe_vdpa.h"
@@ -46,9 +47,10 @@ struct rpc_call {
 	json_t *(*answer)(const struct rpc_call *call);
 	struct vfe_bdf bdf;
 	char socket_file[512]; /* "" = default */
-	char uuid[40];         /* "" = none */
-	bool plain;            /* a function without PF */
-	unsigned int num_vfs;  /* to be created, 0 = as they are */
+	enum port_role role;
+	char uuid[40];        /* "" = none */
+	bool plain;           /* a function without PF */
+	unsigned int num_vfs; /* to be created, 0 = as they are */
 	unsigned int operation;
 	unsigned int size_mode;
 	unsigned int value; /* of a test operation */
@@ -87,8 +89,8 @@ json_t *rpc_result(enum vfe_vdpa_code code, const char *text);
 int rpc_bdf(struct vfe_jsonrpc_request *req, const char *text, enum vfe_vdpa_code missing,
 	struct vfe_bdf *ret);
 
-/* The record of one VF; a new reference. @brief leaves the per-queue list out. */
-json_t *rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file);
+/* The record of one VF; a new reference. */
+json_t *rpc_vf_record(const struct vfe_vdpa_vf_info *info, const struct port_info *port);
 
 /* {"value": "0x..", "    5": "VIRTIO_NET_F_MAC", ..} for a device type; a new reference. */
 json_t *rpc_features(uint16_t device_id, uint64_t features);

@@ -34,12 +34,12 @@ json_t *
 rpc_info_record(const struct vfe_bdf *bdf, bool *ret_refreshing)
 {
 	struct vfe_vdpa_vf_info *info = malloc(sizeof(*info));
-	char path[PORT_PATH_SIZE] = "";
+	struct port_info port;
 	json_t *record = NULL;
 
 	if (info != NULL && vfe_vdpa_vf_info(bdf, info) == 0) {
-		port_info(bdf, path);
-		record = rpc_vf_record(info, path);
+		port_info(bdf, &port);
+		record = rpc_vf_record(info, &port);
 		if (ret_refreshing != NULL)
 			*ret_refreshing = info->refreshing;
 	}

@@ -229,7 +229,7 @@ blk_record(json_t *r, const struct vfe_vdpa_vf_info *info)
 
 /* The members of the incumbent first and as it prints them (numbers as strings), then ours. */
 json_t *
-rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file)
+rpc_vf_record(const struct vfe_vdpa_vf_info *info, const struct port_info *port)
 {
 	char name[VFE_BDF_STR_SIZE], pf[VFE_BDF_STR_SIZE];
 	bool blk = info->device_id == VFE_PCI_DEVICE_VIRTIO_BLK;
@@ -245,9 +245,10 @@ rpc_vf_record(const struct vfe_vdpa_vf_info *info, const char *socket_file)
 	if (!blk)
 		net_record(r, info);
 	string_set(r, "vm_uuid", "%s", info->uuid);
-	string_set(r, "socket_file", "%s", socket_file);
+	string_set(r, "socket_file", "%s", port->path);
 	json_object_set_new(r, "configured", json_boolean(info->configured));
 
+	string_set(r, "socket_role", "%s", port->role);
 	string_set(r, "type", "%s", blk ? "blk" : "net");
 	if (blk)
 		blk_record(r, info);

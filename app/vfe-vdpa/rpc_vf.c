@@ -25,14 +25,14 @@ vf_add(struct rpc_call *call)
 	struct vfe_vdpa_error ignored;
 	int ret;
 
-	ret = port_path_check(&call->bdf, path, chosen, &call->err);
+	ret = port_path_check(&call->bdf, path, call->role, chosen, &call->err);
 	if (ret < 0)
 		goto out;
 	ret = call->plain ? vfe_vdpa_vf_add_plain(&call->bdf, uuid, &call->err)
 			  : vfe_vdpa_vf_add(&call->bdf, uuid, &call->err);
 	if (ret < 0)
 		goto out;
-	ret = port_add(&call->bdf, chosen, &call->err);
+	ret = port_add(&call->bdf, chosen, call->role, &call->err);
 	if (ret < 0)
 		vfe_vdpa_vf_remove(&call->bdf, &ignored);
 out:
@@ -141,6 +141,7 @@ struct vf_params {
 	const char *vfdev;
 	const char *mgmtpf;
 	const char *socket_file;
+	const char *socket_role;
 	const char *uuid;
 	int64_t operation;
 	int64_t size_mode;
@@ -152,8 +153,9 @@ vf_params_check(const struct vf_params *p)
 {
 	if (p->add + p->remove + p->list + p->info + p->debug != 1)
 		return "exactly one of add, remove, list, info and debug must be true";
-	if (!p->add && (p->socket_file != NULL || p->uuid != NULL || p->plain))
-		return "socket_file, uuid and plain go with add only";
+	if (!p->add &&
+		(p->socket_file != NULL || p->socket_role != NULL || p->uuid != NULL || p->plain))
+		return "socket_file, socket_role, uuid and plain go with add only";
 	if (p->uuid != NULL && !uuid_valid(p->uuid))
 		return "uuid is not like 01234567-89ab-cdef-0123-456789abcdef";
 	if (p->debug && p->operation == 0)
@@ -167,9 +169,17 @@ static void
 vf_call_post(struct vfe_jsonrpc_request *req, const struct vf_params *p, struct rpc_call *call,
 	void *ctx)
 {
+	char name[VFE_BDF_STR_SIZE];
+
 	if (p->add) {
 		call->execute = vf_add;
 		call->plain = p->plain;
+		if (port_role_parse(p->socket_role, &call->role) < 0) {
+			vfe_jsonrpc_fail(req, VFE_JSONRPC_INVALID_PARAMS,
+				"vf: %s: socket_role is \"%.40s\", not \"server\" or \"client\"",
+				vfe_bdf_format(&call->bdf, name), p->socket_role);
+			return;
+		}
 		if (p->socket_file != NULL &&
 			vfe_str_copy(call->socket_file, sizeof(call->socket_file), p->socket_file) <
 				0) {
@@ -207,6 +217,10 @@ rpc_vf(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx)
 			.type = VFE_JSONRPC_STRING,
 			.nullable = true,
 			.ret = &p.socket_file},
+		{.name = "socket_role",
+			.type = VFE_JSONRPC_STRING,
+			.nullable = true,
+			.ret = &p.socket_role},
 		{.name = "uuid", .type = VFE_JSONRPC_STRING, .nullable = true, .ret = &p.uuid},
 		{.name = "test_operation",
 			.type = VFE_JSONRPC_INT,

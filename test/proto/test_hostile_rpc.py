@@ -310,6 +310,12 @@ def test_mgmtpf_params(svc, params):
     {'add': True, 'vfdev': '0000:af:04.6', 'socket_file': '/tmp/x', 'uuid': 5},
     {'add': True, 'vfdev': '0000:af:04.6', 'socket_file': '/tmp/x', 'uuid': 'no-uuid'},
     {'add': True, 'vfdev': '0000:af:04.6', 'socket_file': '/tmp/x', 'uuid': 'a' * 5000},
+    {'add': True, 'vfdev': '0000:af:04.6', 'socket_file': '/tmp/x', 'socket_role': 5},
+    {'add': True, 'vfdev': '0000:af:04.6', 'socket_file': '/tmp/x', 'socket_role': True},
+    {'add': True, 'vfdev': '0000:af:04.6', 'socket_file': '/tmp/x', 'client': True},
+    {'remove': True, 'vfdev': '0000:af:04.5', 'socket_role': 'server'},
+    {'info': True, 'vfdev': '0000:af:04.5', 'socket_role': 'client'},
+    {'list': True, 'mgmtpf': '0000:af:00.2', 'socket_role': 'client'},
 ], ids=lambda p: repr(p)[:70])
 def test_vf_params(svc, params):
     try:
@@ -320,31 +326,55 @@ def test_vf_params(svc, params):
     assert result.get('errno') or 'Error' in result, result
 
 
+@pytest.mark.parametrize('role', ['', 'Client', 'server ', 'both', 'x' * 5000, '\0', '\ud800%s%n'],
+                         ids=lambda r: ascii(r)[:20])
+def test_vf_socket_role(svc, role):
+    """The error names the VF and the value, and nothing has happened."""
+    path = os.path.join(svc.work, 'role')
+    with pytest.raises(RpcError) as refused:
+        svc.service.rpc('vf', {'add': True, 'vfdev': 'AF:4.7', 'socket_file': path,
+                               'socket_role': role})
+    if role.isascii() and '\0' not in role:
+        assert f'0000:af:04.7: socket_role is "{role[:40]}", not' in refused.value.message
+    assert abs(fails(svc.service, 'vf', {'info': True, 'vfdev': '0000:af:04.7'})) == 1003
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize('role', ['server', 'client'])
 @pytest.mark.parametrize('path', [
     'relative', '/', '/proc/self/mem', '/nonexistent/x/y', '/tmp', '/etc/passwd', '/dev/null',
     '/tmp/' + 'x' * 200, '/tmp/' + 'x' * 5000, '/tmp/a\0b', '/tmp/../../../etc/passwd',
 ], ids=lambda p: repr(p)[:40])
-def test_vf_socket_path(svc, path):
+def test_vf_socket_path(svc, path, role):
     before = os.stat(path).st_ino if path in ('/etc/passwd', '/dev/null', '/tmp') else None
     assert fails(svc.service, 'vf', {'add': True, 'vfdev': svc.controller.vf(2),
-                                     'socket_file': path, 'uuid': None})
+                                     'socket_file': path, 'socket_role': role})
     if before is not None:
         assert os.stat(path).st_ino == before, f'{path} was replaced'
 
 
-def test_vf_socket_path_that_exists(svc):
+@pytest.mark.parametrize('role', ['server', 'client'])
+def test_vf_socket_path_that_exists(svc, role):
     """A file of somebody else is not removed (error 1038); nor is a socket that is in use."""
     path = os.path.join(svc.work, 'mine')
     with open(path, 'w', encoding='ascii') as file:
         file.write('precious')
     number = fails(svc.service, 'vf', {'add': True, 'vfdev': svc.controller.vf(2),
-                                       'socket_file': path, 'uuid': None})
+                                       'socket_file': path, 'socket_role': role})
     assert abs(number) == 1038
     with open(path, encoding='ascii') as file:
         assert file.read() == 'precious'
     number = fails(svc.service, 'vf', {'add': True, 'vfdev': svc.controller.vf(2),
-                                       'socket_file': svc.path(0), 'uuid': None})
+                                       'socket_file': svc.path(0), 'socket_role': role})
     assert abs(number) == 1038
+    for make in (os.link, os.symlink):
+        alias = os.path.join(svc.work, make.__name__)
+        make(svc.path(0), alias)
+        number = fails(svc.service, 'vf', {'add': True, 'vfdev': svc.controller.vf(2),
+                                           'socket_file': alias, 'socket_role': role})
+        assert abs(number) == 1038
+        os.unlink(alias)
+    os.unlink(path)
     svc.witness.echo()
 
 

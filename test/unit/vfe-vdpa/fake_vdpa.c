@@ -4,19 +4,28 @@
  * Stand-ins for the vDPA driver and librte_vhost.
  */
 
+#undef NDEBUG
+
 #include "fake_vdpa.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <rte_vdpa.h>
 #include <rte_vhost.h>
 
 struct fake fake = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+enum { MAX_VID = 16 };
+
 static const struct rte_vhost_device_ops *callbacks;
 static int next_vid;
+static char vid_paths[MAX_VID][128];
 
 void
 fake_reset(void)
@@ -28,6 +37,18 @@ fake_reset(void)
 	next_vid = 0;
 }
 
+static struct fake_socket *
+socket_find_locked(const char *path)
+{
+	size_t i;
+
+	for (i = 0; i < VFE_ARRAY_SIZE(fake.sockets); i++) {
+		if (strcmp(fake.sockets[i].path, path) == 0)
+			return &fake.sockets[i];
+	}
+	return NULL;
+}
+
 void
 fake_hang_up(int vid)
 {
@@ -35,9 +56,18 @@ fake_hang_up(int vid)
 }
 
 int
+fake_come_to(const char *path, int vid)
+{
+	pthread_mutex_lock(&fake.lock);
+	snprintf(vid_paths[vid], sizeof(vid_paths[vid]), "%s", path);
+	pthread_mutex_unlock(&fake.lock);
+	return callbacks->new_connection(vid);
+}
+
+int
 fake_come(int vid)
 {
-	return callbacks->new_connection(vid);
+	return fake_come_to(fake.sockets[0].path, vid);
 }
 
 /* --- librte_vhost --- */
@@ -45,9 +75,13 @@ fake_come(int vid)
 int
 rte_vhost_driver_register(const char *path, uint64_t flags)
 {
+	struct fake_socket *free_one;
+
 	pthread_mutex_lock(&fake.lock);
-	snprintf(fake.registered, sizeof(fake.registered), "%s", path);
-	fake.flags = flags;
+	free_one = socket_find_locked("");
+	assert(free_one != NULL);
+	snprintf(free_one->path, sizeof(free_one->path), "%s", path);
+	free_one->flags = fake.flags = flags;
 	fake.nr_registered++;
 	pthread_mutex_unlock(&fake.lock);
 	return 0;
@@ -56,11 +90,17 @@ rte_vhost_driver_register(const char *path, uint64_t flags)
 int
 rte_vhost_driver_unregister(const char *path)
 {
-	(void)path;
+	struct fake_socket *sock;
+
 	pthread_mutex_lock(&fake.lock);
-	if ((fake.flags & RTE_VHOST_USER_CLIENT) != 0 && fake.nr_started < fake.nr_registered)
+	sock = socket_find_locked(path);
+	if ((sock->flags & RTE_VHOST_USER_CLIENT) != 0 && fake.nr_started < fake.nr_registered)
 		fake.leaked_socket = true;
-	fake.registered[0] = '\0';
+	if ((sock->flags & RTE_VHOST_USER_CLIENT) == 0) {
+		close(sock->fd);
+		unlink(path); /* whatever is there */
+	}
+	sock->path[0] = '\0';
 	pthread_mutex_unlock(&fake.lock);
 	return 0;
 }
@@ -96,27 +136,40 @@ rte_vhost_driver_callback_register(const char *path, struct rte_vhost_device_ops
 	return 0;
 }
 
+static int
+server_bind(struct fake_socket *sock)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+
+	sock->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(un.sun_path, sizeof(un.sun_path), "%s", sock->path);
+	return bind(sock->fd, (struct sockaddr *)&un, sizeof(un));
+}
+
 int
 rte_vhost_driver_start(const char *path)
 {
+	struct fake_socket *sock;
 	bool connect;
+	int ret = -1;
 
-	(void)path;
 	pthread_mutex_lock(&fake.lock);
 	fake.nr_started++;
-	connect = fake.peer_listens && (fake.flags & RTE_VHOST_USER_CLIENT) != 0;
+	sock = socket_find_locked(path);
+	connect = fake.peer_listens && (sock->flags & RTE_VHOST_USER_CLIENT) != 0;
+	if ((sock->flags & RTE_VHOST_USER_CLIENT) == 0)
+		ret = server_bind(sock);
 	pthread_mutex_unlock(&fake.lock);
 	if (connect)
-		callbacks->new_connection(next_vid++);
-	return connect || (fake.flags & RTE_VHOST_USER_CLIENT) == 0 ? 0 : -1;
+		fake_come_to(path, next_vid++);
+	return connect ? 0 : ret;
 }
 
 int
 rte_vhost_get_ifname(int vid, char *buf, size_t len)
 {
-	(void)vid;
 	pthread_mutex_lock(&fake.lock);
-	snprintf(buf, len, "%s", fake.registered);
+	snprintf(buf, len, "%s", vid_paths[vid]);
 	pthread_mutex_unlock(&fake.lock);
 	return 0;
 }

@@ -23,8 +23,12 @@ struct fake {
 	int reattach_results[8]; /* one a call, then 0 */
 
 	/* what they were asked */
-	char registered[128]; /* path, "" = none */
-	uint64_t flags;
+	struct fake_socket {
+		char path[108]; /* "" = none */
+		uint64_t flags;
+		int fd; /* server */
+	} sockets[4];
+	uint64_t flags; /* of the last one */
 	int nr_registered;
 	int nr_started;
 	int nr_connected;
@@ -42,7 +46,10 @@ void fake_reset(void);
 /* The connection @vid ends, as librte_vhost's event thread would tell. */
 void fake_hang_up(int vid);
 
-/* A front-end comes on a listening socket; returns what new_connection() returned. */
+/* A front-end comes on the socket @path; returns what new_connection() returned. */
+int fake_come_to(const char *path, int vid);
+
+/* The same where there is but one. */
 int fake_come(int vid);
 
 #endif /* FAKE_VDPA_H */

@@ -29,7 +29,7 @@ record_of_a_disk_tells_its_size_and_no_mac(void **state)
 		.block_size = 4096,
 		.read_only = true,
 	};
-	json_t *r = rpc_vf_record(&info, "/tmp/vfe-blk0");
+	json_t *r = rpc_vf_record(&info, &(struct port_info){"/tmp/vfe-blk0", "server"});
 
 	(void)state;
 	assert_string_equal(json_string_value(json_object_get(r, "type")), "blk");
@@ -38,6 +38,7 @@ record_of_a_disk_tells_its_size_and_no_mac(void **state)
 	assert_true(json_is_true(json_object_get(r, "read_only")));
 	assert_true(json_is_false(json_object_get(r, "writeback")));
 	assert_string_equal(json_string_value(json_object_get(r, "queue_num")), "4");
+	assert_string_equal(json_string_value(json_object_get(r, "socket_role")), "server");
 	assert_null(json_object_get(r, "mac"));
 	assert_null(json_object_get(r, "mtu"));
 	assert_null(json_object_get(r, "link_up"));
@@ -66,7 +67,7 @@ vf_record_keeps_the_known_members(void **state)
 		.dirty = {.mode = "direct", .rounds = 3, .pages = 9, .all = 1, .last_error = "x"},
 		.queues = {[1] = {.enabled = true, .relayed_kicks = 7}},
 	};
-	json_t *r = rpc_vf_record(&info, "/tmp/vfe-net0");
+	json_t *r = rpc_vf_record(&info, &(struct port_info){"/tmp/vfe-net0", "client"});
 	json_t *features = json_object_get(r, "device_feature");
 	json_t *dirty;
 
@@ -80,6 +81,7 @@ vf_record_keeps_the_known_members(void **state)
 	assert_string_equal(json_string_value(json_object_get(r, "mac")), "00:00:00:00:33:00");
 	assert_string_equal(json_string_value(json_object_get(r, "vm_uuid")), info.uuid);
 	assert_string_equal(json_string_value(json_object_get(r, "socket_file")), "/tmp/vfe-net0");
+	assert_string_equal(json_string_value(json_object_get(r, "socket_role")), "client");
 	assert_true(json_is_true(json_object_get(r, "configured")));
 	assert_string_equal(json_string_value(json_object_get(features, "value")), "0x100000020");
 	assert_string_equal(
@@ -120,7 +122,7 @@ vf_record_tells_what_a_migration_takes(void **state)
 					[VFE_VDPA_PHASE_FLUSH] = 500},
 			},
 	};
-	json_t *r = rpc_vf_record(&info, "");
+	json_t *r = rpc_vf_record(&info, &(struct port_info){.role = ""});
 	json_t *m = json_object_get(r, "migration"), *suspend = json_object_get(m, "last_suspend");
 
 	(void)state;
