@@ -18,6 +18,12 @@ from peers.vfio_user import Client, fresh_client
 from peers.vhost_user import FrontEnd
 
 
+def pytest_sessionstart():
+    for program in (daemons.CONTROLLER, daemons.SERVICE):
+        if not os.access(program, os.X_OK):
+            raise pytest.UsageError(f'{program} is not built (set VFE_BUILD_DIR)')
+
+
 @pytest.fixture(scope='session')
 def session_dir():
     """Short path: socket names must fit into 107 bytes."""
@@ -35,6 +41,15 @@ def session_dir():
 def work(session_dir):
     path = tempfile.mkdtemp(prefix='m', dir=session_dir)
     yield path
+
+
+@pytest.fixture
+def place(work):
+    """A folder for daemons of one test; those that it leaves running end with it."""
+    before = len(daemons.Daemon.started)
+    yield tempfile.mkdtemp(prefix='p', dir=work)
+    for daemon in daemons.Daemon.started[before:]:
+        daemon.kill()
 
 
 class ControllerRig:
@@ -131,15 +146,11 @@ class ServiceRig(ControllerRig):
 class RigHolder:
     """Keeps one rig per module and replaces it when a test has broken it."""
 
-    def __init__(self, make, programs):
+    def __init__(self, make):
         self.make = make
-        self.programs = programs
         self.rig = None
 
     def get(self):
-        text = daemons.missing(*self.programs)
-        if text:
-            pytest.skip(text)
         if self.rig is None:
             self.rig = self.make()
         return self.rig
@@ -162,14 +173,14 @@ class RigHolder:
 
 @pytest.fixture(scope='module')
 def controller_holder(work):
-    holder = RigHolder(lambda: ControllerRig(work), [daemons.CONTROLLER])
+    holder = RigHolder(lambda: ControllerRig(work))
     yield holder
     holder.close()
 
 
 @pytest.fixture(scope='module')
 def service_holder(work):
-    holder = RigHolder(lambda: ServiceRig(work), [daemons.CONTROLLER, daemons.SERVICE])
+    holder = RigHolder(lambda: ServiceRig(work))
     yield holder
     holder.close()
 

@@ -64,9 +64,6 @@ class Program:
 
 @pytest.fixture
 def front():
-    text = daemons.missing(MIGRATE, BARE)
-    if text:
-        pytest.skip(text)
     with Program([MIGRATE, '--memory', '16', '--pairs', str(PAIRS), '--vfs', str(VFS),
                   '--settle', '20', '--log']) as program:
         assert program.line() == 'ready'
@@ -121,9 +118,6 @@ def test_librte_vhost_moves_there_and_away(front, work):
 
 
 def test_vfs_of_one_vm_move_there_and_away(front, work):
-    text = daemons.missing(daemons.CONTROLLER, daemons.SERVICE)
-    if text:
-        pytest.skip(text)
     directory = tempfile.mkdtemp(prefix='b', dir=work)
     prefix = os.path.join(directory, 'vm')
     controller = daemons.Controller(directory, vfs=VFS, qp_num=PAIRS, backend='null')
@@ -166,9 +160,6 @@ DISK_SIZE = 1 << 20
 @pytest.fixture
 def disk(work):
     """A disk behind the service: path of its socket, of its image, and the controller."""
-    text = daemons.missing(DISK, daemons.CONTROLLER, daemons.SERVICE)
-    if text:
-        pytest.skip(text)
     directory = tempfile.mkdtemp(prefix='d', dir=work)
     path, image = (os.path.join(directory, name) for name in ('vhost', 'image'))
     blk.make_image(image, DISK_SIZE)
@@ -230,8 +221,6 @@ def test_disk_that_fails_ends_the_measurement(disk):
 
 
 def test_disk_options_that_make_no_sense_are_refused():
-    if daemons.missing(DISK):
-        pytest.skip('not built')
     for options in ([], ['--socket', 'x', '--depth', '0'], ['--socket', 'x', '--queues', '9'],
                     ['--socket', 'x', '--block', '100'], ['--socket', 'x', '--seconds', '-1'],
                     ['--socket', 'x', '--block', '1048576'], ['--socket', 'x', 'y']):

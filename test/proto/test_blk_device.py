@@ -56,8 +56,6 @@ class BlkRig:
 
 @pytest.fixture(scope='module', params=['events', 'polling'])
 def rig(work, request):
-    if daemons.missing(daemons.CONTROLLER):
-        pytest.skip(daemons.missing(daemons.CONTROLLER))
     rig = BlkRig(work, request.param == 'polling')
     yield rig
     rig.daemon.stop()

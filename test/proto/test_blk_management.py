@@ -17,8 +17,6 @@ from peers.jsonrpc import RpcError
 
 
 def test_management_of_the_user_guide(work):
-    if daemons.missing(daemons.CONTROLLER):
-        pytest.skip(daemons.missing(daemons.CONTROLLER))
     directory = tempfile.mkdtemp(prefix='g', dir=work)
     dpu = blk.BlkController(directory, vfs=2)
 
@@ -73,8 +71,6 @@ def test_management_of_the_user_guide(work):
 
 
 def test_files_by_management(work):
-    if daemons.missing(daemons.CONTROLLER):
-        pytest.skip(daemons.missing(daemons.CONTROLLER))
     directory = tempfile.mkdtemp(prefix='f', dir=work)
     dpu = blk.BlkController(directory, vfs=2)
     path = os.path.join(directory, 'new.img')
@@ -116,8 +112,6 @@ def test_files_by_management(work):
 @pytest.mark.parametrize('io', ['io_uring', 'threads'])
 def test_block_device(work, io):
     """A loop device on a file: what a disk of the host is to us."""
-    if daemons.missing(daemons.CONTROLLER):
-        pytest.skip(daemons.missing(daemons.CONTROLLER))
     directory = tempfile.mkdtemp(prefix='d', dir=work)
     image = blk.make_image(os.path.join(directory, 'loop.img'), 8 << 20)
     loop = subprocess.run(['losetup', '-f', '--show', image], capture_output=True, text=True,

@@ -17,9 +17,6 @@ from peers.blk import OK, SECTOR, T_FLUSH, T_IN, T_OUT, BlkQueue
 from peers.memory import PAGE, Memory
 from peers.vhost_user import FrontEnd
 
-pytestmark = pytest.mark.skipif(
-    daemons.missing(daemons.CONTROLLER, daemons.SERVICE) is not None, reason='not built')
-
 SIZE = 16 << 20
 BLOCK = 4096
 WCE_AT = 32

@@ -256,9 +256,6 @@ def own(work):
     started = []
 
     def start(**extra):
-        text = daemons.missing(daemons.CONTROLLER)
-        if text:
-            pytest.skip(text)
         controller = daemons.Controller(tempfile.mkdtemp(prefix='o', dir=work), vfs=2, qp_num=1,
                                         extra=extra)
         started.append(controller)

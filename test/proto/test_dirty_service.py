@@ -21,9 +21,6 @@ from peers import vhost_user as vh
 from peers.memory import PAGE, Memory
 from peers.vhost_user import FrontEnd
 
-pytestmark = pytest.mark.skipif(
-    daemons.missing(daemons.CONTROLLER, daemons.SERVICE) is not None, reason='not built')
-
 MODES = ('direct', 'push-bitmap', 'pull-bitmap', 'push-bytemap', 'pull-bytemap', 'all')
 MEM_SIZE = 8 << 20
 LOG_SIZE = PAGE  # for 128 MiB

@@ -19,9 +19,6 @@ from peers import vhost_user as vh
 from peers.memory import Memory, make_frame
 from peers.vhost_user import FrontEnd
 
-pytestmark = pytest.mark.skipif(
-    daemons.missing(daemons.CONTROLLER, daemons.SERVICE) is not None, reason='not built')
-
 NET_F_GUEST_ANNOUNCE = 21
 GRACE = 0.1             # seconds that a suspended VF waits for its own message
 SUSPEND_LIMIT = 5.0     # seconds that the service waits for a device

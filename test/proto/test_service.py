@@ -7,7 +7,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import tempfile
 import time
 
 import pytest
@@ -303,162 +302,124 @@ def test_log_marks_what_the_device_wrote(guest):
 # clients and servers
 
 
-def test_client_mode(work):
+def test_client_mode(place):
     """--client: the front end listens, dies, comes back, and the service finds it again."""
-    text = daemons.missing(daemons.CONTROLLER, daemons.SERVICE)
-    if text:
-        pytest.skip(text)
-    directory = tempfile.mkdtemp(prefix='q', dir=work)
-    controller = daemons.Controller(directory, vfs=1)
-    service = daemons.Service(directory, controller.pci_dir, client=True)
-    try:
-        service.pf_add(controller.PF)
-        path = os.path.join(directory, 'qemu')
-        front_end = FrontEnd(path, server=True)
-        service.vf_add(controller.vf(0), path)
-        baseline = None
-        for _ in range(2):
-            front_end.connect(15)
-            front_end.start()
-            front_end.echo(5)
-            baseline = baseline or service.fds()
-            front_end.close()
-            front_end = FrontEnd(path, server=True)
+    controller = daemons.Controller(place, vfs=1)
+    service = daemons.Service(place, controller.pci_dir, client=True)
+    service.pf_add(controller.PF)
+    path = os.path.join(place, 'qemu')
+    front_end = FrontEnd(path, server=True)
+    service.vf_add(controller.vf(0), path)
+    baseline = None
+    for _ in range(2):
         front_end.connect(15)
         front_end.start()
         front_end.echo(5)
-        assert service.fds() <= baseline + 1
+        baseline = baseline or service.fds()
         front_end.close()
-        service.stop()
-        controller.stop()
-        assert os.listdir(controller.pci_dir) == [], 'sockets are left behind'
-        for daemon in (service, controller):
-            assert not os.path.exists(daemon.rpc_path)
-    finally:
-        service.kill()
-        controller.kill()
+        front_end = FrontEnd(path, server=True)
+    front_end.connect(15)
+    front_end.start()
+    front_end.echo(5)
+    assert service.fds() <= baseline + 1
+    front_end.close()
+    service.stop()
+    controller.stop()
+    assert os.listdir(controller.pci_dir) == [], 'sockets are left behind'
+    for daemon in (service, controller):
+        assert not os.path.exists(daemon.rpc_path)
 
 
-def test_terminated_under_a_running_guest(work):
+def test_terminated_under_a_running_guest(place):
     """SIGTERM: VFs are parked, sockets removed, the next instance takes over."""
-    text = daemons.missing(daemons.CONTROLLER, daemons.SERVICE)
-    if text:
-        pytest.skip(text)
-    directory = tempfile.mkdtemp(prefix='t', dir=work)
-    controller = daemons.Controller(directory, vfs=1)
-    path = os.path.join(directory, 'vhost')
-    try:
-        with Memory(8 << 20) as memory:
-            pairs, base = None, 0
-            for i in range(2):
-                service = daemons.Service(directory, controller.pci_dir, name=f'service{i}')
-                service.pf_add(controller.PF)
-                service.vf_add(controller.vf(0), path)
-                with FrontEnd(path, mem=memory) as front_end:
-                    if pairs:
-                        front_end.pairs = pairs
-                    front_end.connect()
-                    front_end.start(base)
-                    front_end.echo(5)
-                    pairs, base = front_end.pairs, base + 5
-                    service.stop()
-                    assert front_end.is_closed()
-                assert not os.path.exists(path)
-        controller.stop()
-    finally:
-        controller.kill()
-
-
-def test_killed_service_leaves_a_usable_vf(work):
-    text = daemons.missing(daemons.CONTROLLER, daemons.SERVICE)
-    if text:
-        pytest.skip(text)
-    directory = tempfile.mkdtemp(prefix='k', dir=work)
-    controller = daemons.Controller(directory, vfs=1)
-    path = os.path.join(directory, 'vhost')
-    try:
+    controller = daemons.Controller(place, vfs=1)
+    path = os.path.join(place, 'vhost')
+    with Memory(8 << 20) as memory:
+        pairs, base = None, 0
         for i in range(2):
-            service = daemons.Service(directory, controller.pci_dir, name=f'service{i}')
+            service = daemons.Service(place, controller.pci_dir, name=f'service{i}')
             service.pf_add(controller.PF)
             service.vf_add(controller.vf(0), path)
-            with FrontEnd(path) as front_end:
+            with FrontEnd(path, mem=memory) as front_end:
+                if pairs:
+                    front_end.pairs = pairs
                 front_end.connect()
-                front_end.start()
+                front_end.start(base)
                 front_end.echo(5)
-                service.kill()
-            if os.path.exists(path):
-                os.unlink(path)
-        controller.stop()
-    finally:
-        controller.kill()
+                pairs, base = front_end.pairs, base + 5
+                service.stop()
+                assert front_end.is_closed()
+            assert not os.path.exists(path)
+    controller.stop()
 
 
-def test_polling_needs_no_kick(work):
+def test_killed_service_leaves_a_usable_vf(place):
+    controller = daemons.Controller(place, vfs=1)
+    path = os.path.join(place, 'vhost')
+    for i in range(2):
+        service = daemons.Service(place, controller.pci_dir, name=f'service{i}')
+        service.pf_add(controller.PF)
+        service.vf_add(controller.vf(0), path)
+        with FrontEnd(path) as front_end:
+            front_end.connect()
+            front_end.start()
+            front_end.echo(5)
+            service.kill()
+        if os.path.exists(path):
+            os.unlink(path)
+    controller.stop()
+
+
+def test_polling_needs_no_kick(place):
     """Busy polling: the doorbell page is the guest's, and no kick passes through the service."""
-    text = daemons.missing(daemons.CONTROLLER, daemons.SERVICE)
-    if text:
-        pytest.skip(text)
-    directory = tempfile.mkdtemp(prefix='p', dir=work)
-    controller = daemons.Controller(directory, vfs=1, polling=True)
-    service = daemons.Service(directory, controller.pci_dir)
-    try:
-        service.pf_add(controller.PF)
-        path = os.path.join(directory, 'vhost')
-        service.vf_add(controller.vf(0), path)
-        with FrontEnd(path) as front_end:
-            front_end.connect()
-            front_end.start()
-            deadline = time.monotonic() + 5 * daemons.SLOW
-            while len(front_end.notifiers.pages) < 2:
-                assert time.monotonic() < deadline, 'no host notifier came'
-                time.sleep(0.01)
-            before = int(service.vf_info(controller.vf(0)).get('relayed_kicks', 0))
-            front_end.echo(50)
-            after = int(service.vf_info(controller.vf(0)).get('relayed_kicks', 0))
-            assert after == before
-            front_end.stop()
-        service.stop()
-        controller.stop()
-    finally:
-        service.kill()
-        controller.kill()
+    controller = daemons.Controller(place, vfs=1, polling=True)
+    service = daemons.Service(place, controller.pci_dir)
+    service.pf_add(controller.PF)
+    path = os.path.join(place, 'vhost')
+    service.vf_add(controller.vf(0), path)
+    with FrontEnd(path) as front_end:
+        front_end.connect()
+        front_end.start()
+        deadline = time.monotonic() + 5 * daemons.SLOW
+        while len(front_end.notifiers.pages) < 2:
+            assert time.monotonic() < deadline, 'no host notifier came'
+            time.sleep(0.01)
+        before = int(service.vf_info(controller.vf(0)).get('relayed_kicks', 0))
+        front_end.echo(50)
+        after = int(service.vf_info(controller.vf(0)).get('relayed_kicks', 0))
+        assert after == before
+        front_end.stop()
+    service.stop()
+    controller.stop()
 
 
-def test_controller_restart_under_a_running_guest(work):
+def test_controller_restart_under_a_running_guest(place):
     """The device side dies and comes back: the guest goes on without doing anything."""
-    text = daemons.missing(daemons.CONTROLLER, daemons.SERVICE)
-    if text:
-        pytest.skip(text)
-    directory = tempfile.mkdtemp(prefix='r', dir=work)
-    controller = daemons.Controller(directory, vfs=1)
-    service = daemons.Service(directory, controller.pci_dir)
-    try:
-        service.pf_add(controller.PF)
-        path = os.path.join(directory, 'vhost')
-        service.vf_add(controller.vf(0), path)
-        with FrontEnd(path) as front_end:
-            front_end.connect()
-            front_end.start()
-            front_end.echo(5)
-            controller.kill()
-            controller = daemons.Controller(directory, vfs=1)
-            deadline = time.monotonic() + 15 * daemons.SLOW
-            while True:
-                front_end.kick(0)
-                front_end.kick(1)
-                info = service.vf_info(controller.vf(0))
-                if info.get('configured') and not info.get('lost'):
-                    break
-                assert time.monotonic() < deadline, info
-                time.sleep(0.05)
-            front_end.kick(0)
-            front_end.echo(5)
-            front_end.stop()
-        service.stop()
-        controller.stop()
-    finally:
-        service.kill()
+    controller = daemons.Controller(place, vfs=1)
+    service = daemons.Service(place, controller.pci_dir)
+    service.pf_add(controller.PF)
+    path = os.path.join(place, 'vhost')
+    service.vf_add(controller.vf(0), path)
+    with FrontEnd(path) as front_end:
+        front_end.connect()
+        front_end.start()
+        front_end.echo(5)
         controller.kill()
+        controller = daemons.Controller(place, vfs=1)
+        deadline = time.monotonic() + 15 * daemons.SLOW
+        while True:
+            front_end.kick(0)
+            front_end.kick(1)
+            info = service.vf_info(controller.vf(0))
+            if info.get('configured') and not info.get('lost'):
+                break
+            assert time.monotonic() < deadline, info
+            time.sleep(0.05)
+        front_end.kick(0)
+        front_end.echo(5)
+        front_end.stop()
+    service.stop()
+    controller.stop()
 
 
 def test_idle_service_does_nothing(svc):

@@ -62,9 +62,6 @@ class Host:
 
 @pytest.fixture
 def host(work):
-    text = daemons.missing(daemons.CONTROLLER, daemons.SERVICE)
-    if text:
-        pytest.skip(text)
     the_host = Host(tempfile.mkdtemp(prefix='h', dir=work))
     yield the_host
     the_host.kill()

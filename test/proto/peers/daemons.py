@@ -27,14 +27,6 @@ class DaemonDied(AssertionError):
     """A daemon ended although nobody asked it to."""
 
 
-def missing(*programs):
-    """A text for pytest.skip when a program is not built, or None."""
-    for program in programs:
-        if not os.access(program, os.X_OK):
-            return f'{program} is not built (set VFE_BUILD_DIR)'
-    return None
-
-
 class Daemon:
     """One running program. stop() checks that it ends well and said nothing of errors in memory."""
 
