@@ -4,12 +4,14 @@
 the libvirt hook."""
 import json
 import os
+import socket
 
 import pytest
 
 from cli_harness import TOP, VHOSTMGMT, error, result, run
 
 VF = '0000:af:04.5'
+DISK = '0000:af:05.1'
 HOOK = os.path.join('examples', 'libvirt', 'qemu-hook')
 MAC = '00:00:00:00:33:05'
 OFFERED = {'value': '0x100400020', '    5': 'VIRTIO_NET_F_MAC', '   22': 'VIRTIO_NET_F_MQ',
@@ -74,11 +76,15 @@ BLK_PROFILE = {'vfe_profile': 1, 'type': 'blk', 'capacity': 1 << 30, 'block_size
                'features_in_use': {'value': '0x0'}}
 
 
+def disk_record(**changes):
+    return {'vf': DISK, 'type': 'blk', 'capacity': 1 << 30, 'block_size': 512, 'read_only': False,
+            'queue_num': '4', 'queue_size': '256', 'guest_feature': BLK_OFFERED,
+            'driver_feature': {'value': '0'}, 'lost': False, 'last_error': '', 'connected': False,
+            'socket_file': '/tmp/vfe-blk0', 'socket_role': 'server', **changes}
+
+
 def disk(**changes):
-    return result({'errno': 0, 'errstr': 'Success', 'device': {
-        'vf': VF, 'type': 'blk', 'capacity': 1 << 30, 'block_size': 512, 'read_only': False,
-        'queue_num': '4', 'queue_size': '256', 'guest_feature': BLK_OFFERED,
-        'driver_feature': {'value': '0'}, **changes}})
+    return result({'errno': 0, 'errstr': 'Success', 'device': disk_record(**changes)})
 
 
 def disk_profile(**changes):
@@ -251,25 +257,44 @@ def embedded(interface=MAC, text=profile().decode()):
             "</vfe:profiles>" % (interface, text))
 
 
-@pytest.fixture
-def host(server):
-    """Answers like a service with one VF; the record can be changed. A list has an old MAC."""
-    vf = record()
+class FakeHost:
+    """Answers like a service with a NIC, a disk, and a disk without PF; the records can be changed.
+    A list has an old MAC address and an old size."""
 
-    def answer(request):
+    def __init__(self):
+        self.nic = record(socket_role='client')
+        self.disk = disk_record()
+        self.plain = disk_record(vf='0000:03:00.0', socket_file='/tmp/vfe-blk1')
+        self._lists = {'0000:af:00.2': [self.nic], '0000:af:00.3': [self.disk],
+                       '0000:00:00.0': [self.plain]}
+
+    def answer(self, request):
         params = request['params']
         if request['method'] == 'mgmtpf':
-            value = {'errno': 0, 'devices': [{'pf': '0000:af:00.2'}]}
-        elif params.get('mgmtpf') == '0000:af:00.2':
-            value = {'errno': 0, 'devices': [dict(vf, mac='02:00:00:00:00:00')]}
-        elif params == {'info': True, 'vfdev': VF}:
-            value = {'errno': 0, 'device': vf}
+            value = {'errno': 0, 'devices': [{'pf': '0000:af:00.2'}, {'pf': '0000:af:00.3'}]}
+        elif params.get('list'):
+            value = {'errno': 0, 'devices': [dict(vf, mac='02:00:00:00:00:00', capacity=0)
+                                             for vf in self._lists[params['mgmtpf']]]}
         else:
-            return error(-32602, 'bad')(request)
+            found = [vf for vfs in self._lists.values() for vf in vfs
+                     if params == {'info': True, 'vfdev': vf['vf']}]
+            if not found:
+                return error(-32602, 'bad')(request)
+            value = {'errno': 0, 'device': found[0]}
         return result(value)(request)
 
-    server.replies = [answer]
-    return vf
+
+@pytest.fixture
+def fake_host(server):
+    fake = FakeHost()
+    server.replies = [fake.answer]
+    return fake
+
+
+@pytest.fixture
+def host(fake_host):
+    """The record of the NIC."""
+    return fake_host.nic
 
 
 def hook(server, data, *argv):
@@ -341,9 +366,127 @@ def test_hook_tells_all_interfaces_that_do_not_fit(server, host):
                                    result({'devices': [{}]}), error(-1, 'no')])
 def test_hook_refuses_when_the_service_gives_no_sense(server, reply):
     server.replies = [reply]
-    done = hook(server, xml())
+    for data in (xml(), disk_xml()):
+        done = hook(server, data)
+        assert done.status == 1
+        assert 'Traceback' not in done.err and 'vfe: error: vm: ' in done.err
+
+
+def test_hook_refuses_when_both_listen_or_both_connect(server, fake_host):
+    fake_host.nic['socket_role'] = 'server'
+    assert 'both listen on the socket: add the VF with --client' in hook(server, xml()).err
+    assert hook(server, xml().replace("mode='server'", "mode='client'")).status == 0
+    fake_host.nic['socket_role'] = 'client'
+    assert 'both connect to the socket: add the VF with --server' in hook(
+        server, xml().replace("mode='server'", "mode='client'")).err
+    del fake_host.nic['socket_role']        # of an older service
+    assert hook(server, xml()).status == 0
+
+
+# --- the disks of a domain ---
+
+def disk_xml(path='/tmp/vfe-blk0', driver="<driver name='qemu' type='raw' queues='4'/>", dev='vda',
+             metadata=''):
+    return """<domain type='qemu'><name>vm</name><metadata>%s</metadata><devices>
+      <disk type='file' device='disk'><source file='/x'/><target dev='vdz'/></disk>
+      <disk type='vhostuser' device='disk'>%s
+        <source type='unix' path='%s'><reconnect enabled='yes' timeout='1'/></source>
+        <target dev='%s' bus='virtio'/></disk>
+      </devices></domain>""" % (metadata, driver, path, dev)
+
+
+def disk_embedded(dev='vda', **changes):
+    return ("<vfe:profiles xmlns:vfe='urn:vfe:1'><profile disk='%s'>%s</profile></vfe:profiles>"
+            % (dev, disk_profile(**changes).decode()))
+
+
+@pytest.mark.parametrize('data', [
+    disk_xml(), disk_xml(metadata=disk_embedded()), disk_xml(path='/tmp/vfe-blk1'),
+    disk_xml(driver=''), disk_xml(driver="<driver queues='1' queue_size='256'/>"),
+    disk_xml(metadata=disk_embedded(capacity=1 << 20)),
+    disk_xml(metadata=disk_embedded('vdb', capacity=1 << 50)),      # of a disk that has gone
+    disk_xml(metadata=embedded('vda')),
+    "<domain><devices><disk type='vhostuser'/></devices></domain>"])
+def test_hook_lets_a_disk_in(server, fake_host, data):
+    done = hook(server, data)
+    assert (done.status, done.out, done.err) == (0, '', '')
+
+
+@pytest.mark.parametrize('data, words', [
+    (disk_xml(driver="<driver queues='5'/>"), 'The XML has 5 queues and the VF 4.'),
+    (disk_xml(driver="<driver queue_size='512'/>"),
+     'Queues have 512 entries in the XML and at most 256 on the VF.'),
+    (disk_xml(driver="<driver queues='x'/>"), 'cannot be understood'),
+    (disk_xml(path='/tmp/vfe-blk1', driver="<driver queues='5'/>"), 'VF 0000:03:00.0 on'),
+    (disk_xml(path='/tmp/vfe-net0'), 'VF %s on /tmp/vfe-net0 is no disk.' % VF),
+    (disk_xml(metadata=disk_embedded(capacity=(1 << 30) + 512)),
+     'The disk has 1073742336 bytes at the source and only 1073741824 here.'),
+    (disk_xml(metadata=disk_embedded(block_size=4096)),
+     'Blocks have 4096 bytes at the source and 512 here.'),
+    (disk_xml(metadata=disk_embedded(read_only=True)),
+     'The disk is read-only at the source and writable here.'),
+    (disk_xml(metadata=disk_embedded(queues=8)), 'There are 8 queues at the source and only 4'),
+    (disk_xml(metadata=disk_embedded(queue_size=1024)),
+     'Queues have up to 1024 entries at the source and only 256 here.'),
+    (disk_xml(metadata=disk_embedded(features_in_use={'value': '0x2000', '   13': 'VIRTIO_BLK_X'})),
+     'Feature VIRTIO_BLK_X (bit 13) is in use at the source and not offered here.'),
+    (disk_xml(metadata=embedded('vda').replace("interface='", "disk='")),
+     'It is a net VF at the source and a blk VF here.'),
+    (disk_xml(metadata=disk_embedded(capacity='x')),
+     'The profile of disk vda in the metadata is broken: capacity'),
+])
+def test_hook_refuses_a_disk(server, fake_host, data, words):
+    done = hook(server, data)
+    assert (done.status, done.out) == (1, '')
+    assert words in done.err and done.err.startswith('vfe: error: vm: ')
+    assert 'Traceback' not in done.err
+
+
+def test_hook_names_the_disk_the_vf_and_the_socket(server, fake_host):
+    done = hook(server, disk_xml(metadata=disk_embedded(capacity=1 << 40, block_size=4096)))
+    assert done.err == (
+        'vfe: error: vm: Disk vda: VF %s on /tmp/vfe-blk0 does not fit. The disk has 1099511627776 '
+        'bytes at the source and only 1073741824 here. Blocks have 4096 bytes at the source and '
+        '512 here.\n' % DISK)
+
+
+def test_hook_refuses_a_disk_that_is_lost_in_use_or_connects_itself(server, fake_host):
+    fake_host.disk.update(lost=True, last_error='hung up')
+    assert 'Disk vda: VF %s on /tmp/vfe-blk0 is lost: hung up' % DISK in hook(
+        server, disk_xml()).err
+    fake_host.disk.update(lost=False, connected=True)
+    assert 'in use by another guest' in hook(server, disk_xml()).err
+    fake_host.disk.update(connected=False, socket_role='client')
+    done = hook(server, disk_xml())
+    assert done.status == 1 and 'add the VF with --server' in done.err
+
+
+def test_hook_refuses_a_disk_that_is_not_there(server, fake_host, folder):
+    """QEMU would wait for it for ever; but another program may be its back end."""
+    path = folder + '/blk'
+    missing = 'Disk vda: No VF of this host has the socket ' + path
+    assert missing + ', and nobody else listens on it.' in hook(server, disk_xml(path)).err
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)         # nobody listens yet
+        assert missing in hook(server, disk_xml(path)).err
+        listener.listen()
+        done = hook(server, disk_xml(path))
+        assert (done.status, done.err) == (0, '')
+        # a profile says that it has been on a VF
+        assert missing in hook(server, disk_xml(path, metadata=disk_embedded())).err
+    assert missing in hook(server, disk_xml(path)).err
+    assert 'nobody else listens' in hook(server, disk_xml('/' + 'x' * 200)).err
+
+
+def test_hook_tells_what_is_wrong_with_nics_and_disks_together(server, fake_host):
+    data = xml(driver="<driver queues='9'/>").replace(
+        '</devices>', disk_xml(driver="<driver queues='7'/>").split('<devices>')[1].split(
+            '</devices>')[0] + '</devices>')
+    done = hook(server, data)
     assert done.status == 1
-    assert 'Traceback' not in done.err and 'vfe: error: vm: ' in done.err
+    assert 'Interface %s: VF %s on /tmp/vfe-net0 does not fit. The XML has 9 queue pairs' \
+        % (MAC, VF) in done.err
+    assert 'Disk vda: VF %s on /tmp/vfe-blk0 does not fit. The XML has 7 queues' % DISK in done.err
 
 
 def test_hook_refuses_when_the_service_is_not_there(folder):
