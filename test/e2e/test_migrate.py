@@ -110,7 +110,8 @@ def test_all_queues_of_a_multi_queue_guest(pair, note):
 
 
 def test_two_vfs_of_one_guest(pair, note):
-    guest = pair.guest(vfs=(0, 1), uuid=VM_UUID)
+    """The service listens on their sockets."""
+    guest = pair.guest(vfs=(0, 1), uuid=VM_UUID, client=False)
     loads = [pair.ping(guest, index) for index in (0, 1)]
     downtimes = [guest.migrate()['downtime'] for _ in range(2)]
     pauses = [load.stop() for load in loads]

@@ -164,15 +164,13 @@ def kill_all(pids, timeout=10):
 class HostView:
     """Where the parts of a host are, for who did not start them.
 
-    path() is below the folder that the host sees as /run/vfe. client: QEMU listens on the sockets
-    of NICs, the service connects.
+    path() is below the folder that the host sees as /run/vfe.
     """
 
-    def __init__(self, name, folder, space, logdir, client=True):
+    def __init__(self, name, folder, space, logdir):
         self.name = name
         self.folder = folder
         self.space = space
-        self.client = client
         self._logdir = logdir
         self.libvirt = Libvirt(self)
 
@@ -195,12 +193,11 @@ class HostView:
 class Host(HostView):
     """One host. It is also the lab of its parts: it gives them paths, logs and names."""
 
-    def __init__(self, lab, name, vfs=2, vf_backends=None, client=True, disks=(),
-                 **controller_options):
+    def __init__(self, lab, name, vfs=2, vf_backends=None, disks=(), **controller_options):
         folder = lab.path(name)
         os.makedirs(folder + '/run/vfe/pci')
         space = Space('host-' + name.lower(), folder, lab.log(name + '-space'))
-        super().__init__(name, folder, space, lab.logdir, client)
+        super().__init__(name, folder, space, lab.logdir)
         self.env = lab.env
         self._lab = lab
         self.vfs = vfs
@@ -208,7 +205,7 @@ class Host(HostView):
         self.taps = [vf for vf in range(vfs) if vf not in (vf_backends or {})]
         self.controller = Controller(self, self.space, vfs=vfs, vf_backends=vf_backends,
                                      disks=disks, **controller_options)
-        self.service = Service(self, netns=self.space, client=client)
+        self.service = Service(self, netns=self.space)
 
     def unique(self, label):
         return self._lab.unique(self.name + '-' + label)
@@ -240,8 +237,8 @@ class Host(HostView):
         if self.disks:
             self.service.add_pf(BLK_PF)
 
-    def add_vf(self, vf, uuid=None):
-        self.service.add_vf(vf_bdf(vf), self.socket(vf), uuid)
+    def add_vf(self, vf, uuid=None, client=None):
+        self.service.add_vf(vf_bdf(vf), self.socket(vf), uuid, client)
 
     def remove_vf(self, vf):
         self.service.remove_vf(vf_bdf(vf))
@@ -249,8 +246,9 @@ class Host(HostView):
     def info(self, vf):
         return self.service.info(vf_bdf(vf))
 
-    def add_disk(self, vf, uuid=None):
-        self.service.add_vf(disk_bdf(vf), self.disk_socket(vf), uuid)
+    def add_disk(self, vf, uuid=None, client=None):
+        """Unless told otherwise for libvirt, whose QEMU only connects to the socket of a disk."""
+        self.service.add_vf(disk_bdf(vf), self.disk_socket(vf), uuid, bool(client))
 
     def remove_disk(self, vf):
         self.service.remove_vf(disk_bdf(vf))

@@ -123,15 +123,10 @@ def _without_msix(override, alias):
 
 
 def domain_xml(name, nics, disks, cpus, mem, console_log):
-    """An example of a guest, made small, with the kernel of the tests and without KVM.
-
-    Its sockets have the direction that the service wants: the one with disks is for a service that
-    listens.
-    """
+    """An example of a guest, made small, with the kernel of the tests and without KVM."""
     ElementTree.register_namespace('qemu', QEMU_NAMESPACE)
-    listens = any(not device.server for device in nics + disks)
     domain = ElementTree.parse(os.path.join(
-        EXAMPLES, 'guest-disk.xml' if listens else 'guest.xml')).getroot()
+        EXAMPLES, 'guest-disk.xml' if disks else 'guest.xml')).getroot()
     domain.set('type', 'qemu')
     domain.find('name').text = name
     domain.insert(1, domain.makeelement('uuid', {}))
@@ -154,6 +149,9 @@ def domain_xml(name, nics, disks, cpus, mem, console_log):
         mine = copy.deepcopy(interface)
         mine.find('mac').set('address', nic.mac)
         mine.find('source').set('path', nic.path)
+        if not nic.server:
+            mine.find('source').set('mode', 'client')
+            _sub(mine.find('source'), 'reconnect', enabled='yes', timeout='1')
         mine.find('driver').set('queues', str(nic.queues))
         devices.append(mine)
         _without_msix(override, 'net%d' % index)
@@ -176,13 +174,14 @@ def domain_xml(name, nics, disks, cpus, mem, console_log):
 class Domain(Linux):
     """A guest of libvirt on VFs of the two hosts; self.host is where it runs."""
 
-    def __init__(self, hosts, name='guest', vfs=(0,), disks=(), queues=1, cpus=1, mem=192):
+    def __init__(self, hosts, name='guest', vfs=(0,), disks=(), client=True, queues=1, cpus=1,
+                 mem=192):
         self.name = name
         self.hosts = hosts
         self.host = None
         self.mem = mem
         self.vfs = list(vfs)
-        self.nics = [Nic(hosts.a.socket(vf), vf_mac(vf), queues=queues, server=hosts.a.client)
+        self.nics = [Nic(hosts.a.socket(vf), vf_mac(vf), queues=queues, server=client)
                      for vf in vfs]
         self.disks = [Disk(vf, hosts.a.disk_socket(vf), queues=queues, server=False)
                       for vf in disks]
@@ -253,6 +252,11 @@ class Domain(Linux):
             if time.monotonic() >= end:
                 raise AgentError('%s: the guest does not reboot' % self.name)
             self._boot_id = self.agent.wait_hello(end - time.monotonic())
+
+    def set_profiles(self, text):
+        """Put profiles of VFs into the metadata, for the hook of the destination."""
+        self.host.libvirt.virsh('metadata', self.name, '--uri', 'urn:vfe:1', '--key', 'vfe',
+                                '--live', '--config', '--set', '<profiles>%s</profiles>' % text)
 
     def memory(self):
         """The contents of the guest's memory."""

@@ -23,17 +23,20 @@ class Pair:
         self.network = self.hosts.network
         self._guest = None
         self._shape = None
-        self._uuids = {}
+        self._added = {}        # (host, kind, VF): its UUID, and who listens on its socket
         self._serial = 0
 
     # guests
 
-    def guest(self, vfs=(0,), uuid=None, disks=(), **shape):
-        """A running guest with an address on each of its VFs, found well."""
-        shape = {'vfs': tuple(vfs), 'uuid': uuid, 'disks': tuple(disks), **shape}
+    def guest(self, vfs=(0,), uuid=None, disks=(), client=True, **shape):
+        """A running guest with an address on each of its VFs, found well.
+
+        client: QEMU listens on the sockets of its NICs.
+        """
+        shape = {'vfs': tuple(vfs), 'uuid': uuid, 'disks': tuple(disks), 'client': client, **shape}
         if self._shape != shape or not self._is_well():
             self.end_guest()
-            self.provision(vfs, uuid, disks)
+            self.provision(vfs, uuid, disks, client)
             self._serial += 1
             self._guest = self.lab.domain(self.hosts, name='guest%d' % self._serial,
                                           **{k: v for k, v in shape.items() if k != 'uuid'})
@@ -43,7 +46,7 @@ class Pair:
             for index in range(len(vfs)):
                 self.configure(self._guest, index)
         else:
-            self.provision(vfs, uuid, disks)
+            self.provision(vfs, uuid, disks, client)
         self.check(self._guest)
         return self._guest
 
@@ -72,8 +75,8 @@ class Pair:
             self._guest.close()
         self._guest = self._shape = None
 
-    def provision(self, vfs, uuid=None, disks=()):
-        """Start what does not run, and have the VFs there with the UUID."""
+    def provision(self, vfs, uuid=None, disks=(), client=True, disk_client=False):
+        """Start what does not run, and have the VFs there with the UUID and the direction."""
         for host in self.hosts:
             if not host.controller.process.alive:
                 host.controller.process.close()
@@ -81,27 +84,27 @@ class Pair:
             if not host.service.process.alive:
                 host.service.process.close()
                 host.start_service()
-                self._uuids = {k: v for k, v in self._uuids.items() if k[0] != host.name}
+                self._added = {k: v for k, v in self._added.items() if k[0] != host.name}
             for vf in vfs:
-                self._add(host, 'vf', vf, uuid)
+                self._add(host, 'vf', vf, uuid, client)
             for vf in disks:
-                self._add(host, 'disk', vf, uuid)
+                self._add(host, 'disk', vf, uuid, disk_client)
 
-    def _add(self, host, kind, vf, uuid):
+    def _add(self, host, kind, vf, *how):
         key = host.name, kind, vf
-        if self._uuids.get(key, ()) != uuid:
-            if key in self._uuids:
+        if self._added.get(key) != how:
+            if key in self._added:
                 getattr(host, 'remove_' + kind)(vf)
-            getattr(host, 'add_' + kind)(vf, uuid)
-            self._uuids[key] = uuid
+            getattr(host, 'add_' + kind)(vf, *how)
+            self._added[key] = how
 
     def restart_service(self, host):
         """Start the service of a host, whose end is known, with the VFs that it had."""
         host.service.process.close()
         host.start_service()
-        for name, kind, vf in self._uuids:
+        for (name, kind, vf), how in self._added.items():
             if name == host.name:
-                getattr(host, 'add_' + kind)(vf, self._uuids[name, kind, vf])
+                getattr(host, 'add_' + kind)(vf, *how)
 
     @staticmethod
     def restart_controller(host):

@@ -17,15 +17,20 @@ ENDS = ('completed', 'failed', 'cancelled')
 
 
 class PlainGuest:
-    """QEMU runs outside of the hosts' namespaces, on the sockets in their folders."""
+    """QEMU runs outside of the hosts' namespaces, on the sockets in their folders.
 
-    def __init__(self, pair, vfs=(0,), disks=()):
+    client, disk_client: QEMU listens on those of its NICs and disks.
+    """
+
+    def __init__(self, pair, vfs=(0,), disks=(), client=True, disk_client=False):
         self._pair = pair
         self._vfs = vfs
         self._disks = disks
+        self._client = client
+        self._disk_client = disk_client
         self._serial = 0
         self._uri_path = pair.lab.path('qmp.sock')
-        pair.provision(vfs, disks=disks)
+        pair.provision(vfs, disks=disks, client=client, disk_client=disk_client)
         self.host = pair.a
         self.qemu = self._new(self.host)
         self._boot_id = None
@@ -34,8 +39,9 @@ class PlainGuest:
         self._serial += 1
         return self._pair.lab.guest('qmp-%d' % self._serial, mem=192,
                                     nics=[Nic(host.path('net%d' % vf), vf_mac(vf),
-                                              server=host.client) for vf in self._vfs],
-                                    disks=[Disk(vf, host.path('blk%d' % vf), server=host.client)
+                                              server=self._client) for vf in self._vfs],
+                                    disks=[Disk(vf, host.path('blk%d' % vf),
+                                                server=self._disk_client)
                                            for vf in self._disks], extra=extra)
 
     def boot(self):

@@ -75,9 +75,11 @@ class Service:
     def remove_pf(self, bdf):
         return self.vhostmgmt('mgmtpf', '-r', bdf)
 
-    def add_vf(self, bdf, socket_file, uuid=None):
+    def add_vf(self, bdf, socket_file, uuid=None, client=None):
+        """client: QEMU listens; None: as the service was started."""
+        roles = {None: (), True: ('--client',), False: ('--server',)}
         return self.vhostmgmt('vf', '-a', bdf, '-v', socket_file,
-                              *(('-u', uuid) if uuid else ()))
+                              *(('-u', uuid) if uuid else ()), *roles[client])
 
     def remove_vf(self, bdf):
         return self.vhostmgmt('vf', '-r', bdf)
