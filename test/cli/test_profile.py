@@ -363,7 +363,9 @@ def test_hook_tells_all_interfaces_that_do_not_fit(server, host):
 
 
 @pytest.mark.parametrize('reply', [b'x\n', result([]), result({'devices': 5}),
-                                   result({'devices': [{}]}), error(-1, 'no')])
+                                   result({'devices': [{}]}), error(-1, 'no'),
+                                   result({'devices': [{'pf': VF, 'socket_file': '/\0'}]}),
+                                   result({'devices': [{'pf': VF, 'socket_file': 5}]})])
 def test_hook_refuses_when_the_service_gives_no_sense(server, reply):
     server.replies = [reply]
     for data in (xml(), disk_xml()):
