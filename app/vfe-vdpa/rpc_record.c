@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "vfe_wire_admin.h"
 #include "vfe_wire_blk.h"
@@ -257,6 +258,11 @@ rpc_vf_record(const struct vfe_vdpa_vf_info *info, const struct port_info *port)
 	string_set(r, "pf", "%s", vfe_bdf_format(&info->pf, pf));
 	json_object_set_new(r, "vf_index", json_integer(info->vf_index));
 	string_set(r, "drive", "%s", info->drive);
+	if (strcmp(info->drive, "plain") == 0) {
+		json_object_set_new(
+			r, "device_resets", json_integer((json_int_t)info->device_resets));
+		json_object_set_new(r, "ring_resets", json_integer((json_int_t)info->ring_resets));
+	}
 	string_set(r, "transport", "%s", info->transport);
 	string_set(r, "state", "%s", info->state);
 	json_object_set_new(r, "connected", json_boolean(info->connected));

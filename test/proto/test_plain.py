@@ -2,9 +2,11 @@
 # Copyright (c) 2026 The vfe authors
 """Plain functions: VFs of the software DPU that the service drives without their PF."""
 
+import contextlib
 import os
 import struct
 import tempfile
+import threading
 import time
 
 import pytest
@@ -12,23 +14,27 @@ import pytest
 from peers import blk, daemons
 from peers import vhost_user as vh
 from peers.blk import OK, T_IN, T_OUT
-from peers.memory import PAGE, Memory
+from peers.memory import PAGE, Memory, make_frame
 from peers.vhost_user import FrontEnd
 from test_blk_service import BLOCK, SIZE, WCE_AT, Disk, Load
 from test_dirty_service import Source
 
 NET_F_MQ = 1 << 22
+F_RING_RESET = 1 << 40
 
 
 class Plain:
     """Controller and service; no PF is managed."""
 
-    def __init__(self, work):
+    def __init__(self, work, without=0):
+        """without: features that the functions do not offer."""
         self.work = tempfile.mkdtemp(prefix='p', dir=work)
-        self.controller = daemons.Controller(self.work)
+        self.controller = daemons.Controller(
+            self.work, vf_features=~without & (1 << 64) - 1 if without else None)
         self.service = daemons.Service(self.work, self.controller.pci_dir)
         self.vf = self.controller.vf(0)
         self.path = os.path.join(self.work, 'vhost0')
+        self.counted = (0, 0)
 
     def front_end(self, **kwargs):
         """Of a guest with MQ: without, a device has one pair of queues."""
@@ -40,18 +46,31 @@ class Plain:
     def dirty_info(self):
         return self.info()['migration']['dirty']
 
+    def resets(self):
+        """Of the device and of single rings, since the last call."""
+        info = self.info()
+        now = info['device_resets'], info['ring_resets']
+        then, self.counted = self.counted, now
+        return now[0] - then[0], now[1] - then[1]
+
     def close(self):
         self.service.stop()
         self.controller.stop()
 
 
-@pytest.fixture
-def plain(work):
-    rig = Plain(work)
+@contextlib.contextmanager
+def plain_rig(work, **kwargs):
+    rig = Plain(work, **kwargs)
     try:
         yield rig
     finally:
         rig.close()
+
+
+@pytest.fixture
+def plain(work):
+    with plain_rig(work) as rig:
+        yield rig
 
 
 @pytest.fixture
@@ -204,6 +223,114 @@ def test_controller_restart(added):
         guest.echo(7)
 
 
+# single rings, while others go on
+
+
+def stop_ring(front_end, index):
+    """As the driver of a guest does that resets one queue; returns where it stands."""
+    body = front_end.ask(vh.GET_VRING_BASE, struct.pack('=II', index, 0))
+    return struct.unpack('=II', body)[1]
+
+
+def start_ring(front_end, index, base):
+    front_end.set_vring(index, dict(front_end.rings())[index], base)
+    front_end.kick(index)
+
+
+def works_again(front_end, pair):
+    """A frame that comes for a ring which the device does not have yet is lost."""
+    deadline = time.monotonic() + 20 * daemons.SLOW
+    got, last = None, None
+    while last is None or got != last:
+        assert time.monotonic() < deadline
+        if got is None:
+            last = make_frame(60)
+            front_end.send_frame(last, pair)
+        got = front_end.receive_frame(0.2 * daemons.SLOW, pair)
+
+
+class Traffic(threading.Thread):
+    """Packets of one pair, one after the other, in the background."""
+
+    def __init__(self, front_end, pair):
+        super().__init__(daemon=True)
+        self.front_end, self.pair = front_end, pair
+        self.count = 0
+        self.quit = threading.Event()
+        self.failure = None
+        self.start()
+
+    def run(self):
+        try:
+            while not self.quit.is_set():
+                self.front_end.echo(1, self.pair, timeout=20 * daemons.SLOW)
+                self.count += 1
+        except BaseException as error:  # pylint: disable=broad-except
+            self.failure = error
+
+    def more(self, count):
+        goal = self.count + count
+        deadline = time.monotonic() + 20 * daemons.SLOW
+        while self.count < goal:
+            assert self.failure is None, self.failure
+            assert time.monotonic() < deadline, (self.count, goal)
+            time.sleep(0.001)
+
+    def end(self):
+        self.quit.set()
+        self.join(30 * daemons.SLOW)
+        assert self.failure is None, self.failure
+        assert not self.is_alive()
+
+
+def check_single_rings(rig, resets):
+    """Rings of the second pair stop and start; each packet of both comes back once."""
+    with rig.front_end(queue_pairs=2) as guest:
+        guest.start()
+        guest.echo(5, 1)
+        rig.resets()
+        traffic = Traffic(guest, 0)
+        for index in (3, 2, 3):
+            traffic.more(20)
+            base = stop_ring(guest, index)
+            assert base == dict(guest.rings())[index].used_idx()
+            traffic.more(20)
+            start_ring(guest, index, base)
+            works_again(guest, 1)
+            guest.echo(10, 1)
+        queues = rig.info()['queues']
+        assert queues[2]['shadow'] and queues[3]['shadow']
+        assert rig.resets() == resets
+        traffic.end()
+        assert guest.pairs[0].receive(0) is None and guest.pairs[1].receive(0) is None
+        assert rig.info()['last_error'] == ''
+        return queues
+
+
+def test_ring_of_a_pair_is_reset_alone(added):
+    queues = check_single_rings(added, (0, 3))
+    assert [queue['start_index'] for queue in queues[:2]] == [0, 0]
+    assert not queues[0]['shadow'] and not queues[1]['shadow']
+
+
+def test_device_without_ring_reset(work):
+    """All rings stop for one, and go on; so does the log of a migration."""
+    with plain_rig(work, without=F_RING_RESET) as rig:
+        rig.service.vf_add(rig.vf, rig.path, plain=True)
+        assert '   40' not in rig.info()['device_feature']
+        check_single_rings(rig, (6, 0))
+        source = PlainSource(rig)
+        try:
+            source.start()
+            rig.resets()
+            source.begin_traffic()
+            source.begin()
+            assert rig.resets() == (1, 0)
+            source.stop()
+        finally:
+            source.close()
+
+
 # disks
 
 
@@ -218,6 +345,9 @@ class PlainDisk:
         self.vf = self.controller.vf(0)
         self.path = os.path.join(directory, 'vhost0')
         self.service.vf_add(self.vf, self.path, plain=True)
+        self.counted = (0, 0)
+
+    resets = Plain.resets
 
     def start_controller(self):
         self.controller = blk.BlkController(
@@ -296,6 +426,24 @@ def test_disk_stops_and_goes_on_under_load(plain_disk):
         load.finish(plain_disk.image)
 
 
+def test_ring_of_a_disk_is_reset_alone_under_load(plain_disk):
+    """What it had is answered once, and the other ring goes on."""
+    with plain_disk.disk(queues=2) as disk:
+        disk.start()
+        load = Load(disk)
+        load.wait_for(50)
+        plain_disk.resets()
+        for index in (1, 0) * 3:
+            with load.lock:
+                base = stop_ring(disk, index)
+                assert base == disk.queues[index].ring.used_idx()
+                start_ring(disk, index, base)
+            load.wait_for(50)
+        assert plain_disk.resets() == (0, 6)
+        assert all(queue['shadow'] for queue in plain_disk.info()['queues'][:2])
+        load.finish(plain_disk.image)
+
+
 def test_controller_of_a_disk_dies_under_load(plain_disk):
     with plain_disk.disk(queues=2) as disk:
         disk.start()
@@ -362,6 +510,7 @@ def test_logging_comes_and_goes_under_traffic(source):
     """Each packet comes back, in order, and none of them twice."""
     guest = source()
     guest.start()
+    guest.rig.resets()
     guest.begin_traffic()
     for _ in range(5):
         guest.begin()
@@ -370,7 +519,10 @@ def test_logging_comes_and_goes_under_traffic(source):
         time.sleep(0.02)
     guest.begin()
     time.sleep(0.05)
+    # the first time all of them; then they stand where no device begins, and stay
+    assert guest.rig.resets() == (0, 4)
     guest.stop()
+    assert guest.rig.resets() == (1, 0)
     assert guest.front_end.pairs[0].receive(0) is None
     assert guest.front_end.pairs[1].receive(0) is None
 
@@ -445,11 +597,13 @@ def test_logging_comes_and_goes_under_load(plain_disk):
     with plain_disk.disk(queues=2) as disk, Memory(1 << 16, name='log', seal=True) as log:
         disk.start()
         load = Load(disk)
+        load.wait_for(50)
+        plain_disk.resets()
         for on in (True, False) * 4:
-            load.wait_for(50)
             with load.lock:     # the socket is the test's then
                 log_of(disk, on, log)
-        load.wait_for(50)
+            load.wait_for(50)
+        assert plain_disk.resets() == (0, 2)
         with load.lock:
             log_of(disk, True, log)
         load.wait_for(50)

@@ -33,6 +33,7 @@ UUID = '6f0c3a52-8c1e-4f1c-9d6b-5b6b0f2f8d31'
 MEMORY = 8 << 20
 GUEST_BASE = 0x40000000     # nothing of the guest is at 0
 STRAY = 0x78000000          # where no guest has memory
+LOG_SIZE = 1 << 16          # has a bit for each page of that
 SIZES = (60, 61, 512, 1514)
 DISK_PART = 256 << 10       # that is written
 DISK_REQUEST = 16 << 10
@@ -265,8 +266,53 @@ def run_crash(service, names, count):
     return {}
 
 
+def log_comes(end, log):
+    """A migration begins: all rings are relayed, and have been looked at when this returns."""
+    before = end.info()['queues'][0]['relayed_kicks']
+    guest = end.guest
+    guest.ask(vh.SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd])
+    guest.tell(vh.SET_FEATURES, struct.pack('=Q', guest.features | 1 << vh.F_LOG_ALL))
+    end_time = time.monotonic() + TIMEOUT
+    while True:
+        info = end.info()
+        if info['migration']['dirty']['mode'] == 'relay' and info['state'] == 'running' and \
+                info['queues'][0]['relayed_kicks'] > before:
+            return info
+        assert time.monotonic() < end_time, info
+        time.sleep(0.02)
+
+
+def check_single_rings(ends, count):
+    """A ring stops and goes on, and a log comes: single rings are reset, the device is not."""
+    guest = ends[0].guest
+    info = ends[0].wait_running()
+    before = info['device_resets'], info['ring_resets']
+    base = struct.unpack('=II', guest.ask(vh.GET_VRING_BASE, struct.pack('=II', 1, 0)))[1]
+    assert base == guest.pairs[0].tx.used_idx() > 0
+    # as QEMU does
+    page = guest.notifiers.pages.pop(1, None)
+    if page is not None:
+        page.close()
+    guest.set_vring(1, guest.pairs[0].tx, base)
+    guest.kick(1)
+    exchange(*ends, count)
+    queues = ends[0].info()['queues']
+    assert [queue['shadow'] for queue in queues[:2]] == [False, True], queues
+    with Memory(LOG_SIZE, name='log', seal=True) as log:
+        info = log_comes(ends[0], log)
+        assert info['queues'][0]['shadow'], info
+        exchange(*ends, count)
+        guest.tell(vh.SET_FEATURES, struct.pack('=Q', guest.features))
+        exchange(*ends, count)
+        info = ends[0].info()
+        assert (info['device_resets'], info['ring_resets']) == (before[0], before[1] + 2), info
+
+
 def run_resume(service, names, count):
-    """The front-end reconnects with rings in their middle: they are relayed; then anew, direct."""
+    """
+    The front-end reconnects with rings in their middle: they are relayed; then anew, direct, where
+    single rings change while it runs.
+    """
     ends = add(service, names)
     ends[0].start()
     if ends[1] is not ends[0]:
@@ -296,6 +342,7 @@ def run_resume(service, names, count):
     exchange(*ends, count)
     queues = ends[0].wait_running()['queues']
     assert not queues[0]['shadow'] and not queues[1]['shadow'], queues
+    check_single_rings(ends, count)
     check_idle(ends)
     remove(ends)
     return {}
@@ -404,7 +451,12 @@ def run_disk(service, names, _count):
     disk.stop()
     guest = disk.start(Disk)
     assert guest.read(DISK_PART) == data
-    disk.stop()
+    with Memory(LOG_SIZE, name='log', seal=True) as log:
+        resets = disk.info()['device_resets']
+        info = log_comes(disk, log)
+        assert guest.read(DISK_PART) == data
+        assert (info['device_resets'], info['ring_resets']) == (resets, 1), info
+        disk.stop()
     check_idle([disk])
     remove([disk])
     return {'sectors': capacity, 'bytes': DISK_PART, 'sha256': hashlib.sha256(data).hexdigest()}

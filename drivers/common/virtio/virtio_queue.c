@@ -153,8 +153,9 @@ vfe_virtio_queue_reset(struct vfe_virtio_dev *vdev, uint16_t qid, struct vfe_dea
 		if (rc < 0 || resetting == 0)
 			break;
 		if (vfe_deadline_passed(deadline))
-			return vfe_error_set(
-				err, -ETIMEDOUT, "queue %u does not finish its reset", qid);
+			return vfe_error_set(err, -ETIMEDOUT,
+				"queue %u does not finish its reset, queue_reset reads %u", qid,
+				resetting);
 		virtio_poll_pause(vdev, n, deadline);
 	}
 	if (rc == 0)

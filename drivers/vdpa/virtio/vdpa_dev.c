@@ -319,6 +319,8 @@ info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 	ret->pf = vf->pf->bdf;
 	ret->vf_index = vf->vf_index;
 	vfe_str_copy(ret->drive, sizeof(ret->drive), vf->drive->name);
+	ret->device_resets = atomic_load(&vf->plain.resets);
+	ret->ring_resets = atomic_load(&vf->plain.ring_resets);
 	ret->device_id = vf->vdev.pci_device_id;
 	vfe_str_copy(ret->transport, sizeof(ret->transport), vfe_pci_transport(vf->pci));
 	vfe_str_copy(ret->uuid, sizeof(ret->uuid), vf->uuid);

@@ -259,7 +259,7 @@ void vdpa_dirty_detach(struct vdpa_vf *vf); /* reactor: the VF goes */
 enum vdpa_dirty_need {
 	VDPA_DIRTY_NOTHING,
 	VDPA_DIRTY_TRACK,   /* vdpa_dirty_track() */
-	VDPA_DIRTY_RESTART, /* stop the device and start it again */
+	VDPA_DIRTY_RESTART, /* stop the device, or some of its rings, and start it again */
 };
 enum vdpa_dirty_need vdpa_dirty_need_locked(const struct vdpa_vf *vf);
 /* Are the rings to be relayed when the device is started, for the log? vf->lock held. */

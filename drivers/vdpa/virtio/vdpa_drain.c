@@ -22,9 +22,9 @@ enum {
 };
 static const struct timespec short_pause = {.tv_nsec = 100000}, long_pause = {.tv_nsec = 2000000};
 
-/* Has the device used all that is on the ring? @seen: the available index it has been told of. */
-static bool
-ring_is_empty(struct vdpa_vf *vf, uint16_t qid, uint32_t *seen)
+/* @seen is the available index that the device has been told of. */
+bool
+vdpa_drain_is_empty(struct vdpa_vf *vf, uint16_t qid, uint32_t *seen)
 {
 	const struct vdpa_applied *a = &vf->applied[qid];
 	uint16_t used, avail;
@@ -52,33 +52,43 @@ nr_busy(struct vdpa_vf *vf, uint32_t *seen)
 
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		if (vf->applied[qid].enabled && vf->type->comes_back(qid))
-			busy += !ring_is_empty(vf, qid, &seen[qid]);
+			busy += !vdpa_drain_is_empty(vf, qid, &seen[qid]);
 	}
 	return busy;
 }
 
-static uint32_t
-drain_ms(struct vdpa_vf *vf)
+uint32_t
+vdpa_drain_ms(struct vdpa_vf *vf)
 {
+	uint16_t qid;
 	bool runs;
 
 	if (!vf->type->requests_last)
 		return DRAIN_PACKETS_MS;
 	pthread_mutex_lock(&vf->lock);
 	runs = !vf->suspend && vdpa_vf_wants_run_locked(vf);
+	for (qid = 0; runs && qid < vf->nr_queues; qid++)
+		runs = !vf->rings[qid].stopping;
 	pthread_mutex_unlock(&vf->lock);
 	return runs ? DRAIN_BUSY_MS : DRAIN_REQUESTS_MS;
 }
 
 void
-vdpa_drain(struct vdpa_vf *vf)
+vdpa_drain_pause(struct vdpa_vf *vf, unsigned int round)
 {
-	const uint32_t ms = drain_ms(vf);
-	const struct vfe_deadline deadline = vfe_deadline_in_ms(ms);
 	struct pollfd lost = {
 		.fd = vfe_pci_lost_fd(vf->pci),
 		.events = (short)vfe_pci_lost_events(vf->pci),
 	};
+
+	ppoll(&lost, 1, round < DRAIN_SHORT_PAUSES ? &short_pause : &long_pause, NULL);
+}
+
+void
+vdpa_drain(struct vdpa_vf *vf)
+{
+	const uint32_t ms = vdpa_drain_ms(vf);
+	const struct vfe_deadline deadline = vfe_deadline_in_ms(ms);
 	uint32_t seen[VFE_VDPA_MAX_QUEUES];
 	unsigned int round, busy = 1;
 
@@ -89,7 +99,7 @@ vdpa_drain(struct vdpa_vf *vf)
 			return;
 		if (vfe_deadline_passed(deadline))
 			break;
-		ppoll(&lost, 1, round < DRAIN_SHORT_PAUSES ? &short_pause : &long_pause, NULL);
+		vdpa_drain_pause(vf, round);
 	}
 	VDPA_LOG(NOTICE, run, vf->name,
 		"%u queues were not empty in %u ms; what the device does not give back when it is "

@@ -11,6 +11,7 @@
  *	IDLE -> QUIESCE -> FREEZE -> FLUSH -> FROZEN
  *	FROZEN -> PREPARE -> RESTORE -> TRACK -> UNQUIESCE -> START -> RUNNING
  *	RUNNING -> QUIESCE ...                (suspend, and the first half of a reconfiguration)
+ *	RUNNING -> RINGS -> RUNNING           (some rings change; if that fails: QUIESCE ...)
  *	FROZEN -> PARK -> CLEAN -> FROZEN     (the front-end has gone)
  *	FROZEN -> LOOK -> FROZEN              (parked: no interrupt tells of configuration changes)
  *	any failure -> RESET -> IDLE          (the VF's own registers, when the PF cannot help)
@@ -76,6 +77,7 @@ static const struct step steps[VDPA_S_NR] = {
 	[VDPA_S_FLUSH_IDLE] =	{"parking",	enter_flush,	VDPA_S_IDLE,	VDPA_S_IDLE,	true,	false},
 	[VDPA_S_TRACK_RUN] =	{"running",	enter_track,	VDPA_S_RUNNING,	VDPA_S_RUNNING,	false,	false},
 	[VDPA_S_TEND] =		{"running",	enter_tend,	VDPA_S_RUNNING,	VDPA_S_RUNNING,	false,	false},
+	[VDPA_S_RINGS] =	{"running",	vdpa_rings_enter, VDPA_S_RUNNING, VDPA_S_QUIESCE, false, false},
 	[VDPA_S_RESET] =	{"resetting",	enter_reset,	VDPA_S_IDLE,	VDPA_S_LOST,	false,	false},
 	[VDPA_S_LOOK] =		{"refreshing",	enter_look,	VDPA_S_FROZEN,	VDPA_S_FROZEN,	true,	false},
 	[VDPA_S_LOOK_IDLE] =	{"refreshing",	enter_look,	VDPA_S_IDLE,	VDPA_S_IDLE,	true,	false},
@@ -102,7 +104,8 @@ vdpa_state_name(const struct vdpa_vf *vf)
 bool
 vdpa_state_runs(enum vdpa_state state)
 {
-	return state == VDPA_S_RUNNING || state == VDPA_S_TEND || state == VDPA_S_TRACK_RUN;
+	return state == VDPA_S_RUNNING || state == VDPA_S_TEND || state == VDPA_S_TRACK_RUN ||
+	       state == VDPA_S_RINGS;
 }
 
 bool
@@ -288,6 +291,9 @@ job_run(struct vdpa_work *work)
 	case VDPA_S_TEND:
 		vf->job_status = vdpa_vf_tend(vf, &vf->job_err);
 		break;
+	case VDPA_S_RINGS:
+		vf->job_status = vdpa_rings_change(vf, &vf->job_err);
+		break;
 	case VDPA_S_LOOK:
 	case VDPA_S_LOOK_IDLE:
 		vf->job_status = vdpa_vf_look(vf, &vf->job_err);
@@ -407,6 +413,13 @@ leftover_locked(
 	return vf->config_stale && !vf->guest_blob ? look : rest;
 }
 
+/* A VF that runs is to be told something that it learns by a restart, or its rings alone do. */
+static enum vdpa_state
+retell_locked(const struct vdpa_vf *vf)
+{
+	return vdpa_rings_suffice_locked(vf) ? VDPA_S_RINGS : VDPA_S_QUIESCE;
+}
+
 /* The arc to take from a stable state, or that state itself. */
 static enum vdpa_state
 next_locked(const struct vdpa_vf *vf)
@@ -435,10 +448,10 @@ next_locked(const struct vdpa_vf *vf)
 			return VDPA_S_QUIESCE;
 		/* with the PF away a restart would stop the guest: it waits */
 		if (vf->applied_seq != vf->seq && !pf_lost)
-			return VDPA_S_QUIESCE;
+			return retell_locked(vf);
 		track = vdpa_dirty_need_locked(vf);
 		if (track != VDPA_DIRTY_NOTHING)
-			return track == VDPA_DIRTY_TRACK ? VDPA_S_TRACK_RUN : VDPA_S_QUIESCE;
+			return track == VDPA_DIRTY_TRACK ? VDPA_S_TRACK_RUN : retell_locked(vf);
 		return vf->applied_tend_seq != vf->tend_seq ? VDPA_S_TEND : VDPA_S_RUNNING;
 	default:
 		if (vdpa_dirty_flush_due_locked(vf))
@@ -456,7 +469,9 @@ state_set_locked(struct vdpa_vf *vf, enum vdpa_state state)
 		steps[state].name, vf->state, state);
 	vdpa_transit_step_locked(vf, state, goal_locked(vf) == GOAL_RUN);
 	if (vf->state == VDPA_S_START && state == VDPA_S_RUNNING) {
-		vf->last_error[0] = '\0';
+		if (!vf->ring_failed)
+			vf->last_error[0] = '\0';
+		vf->ring_failed = false;
 		vf->torn = false;
 	}
 	vf->state = state;
@@ -486,7 +501,9 @@ machine_done(struct vdpa_vf *vf, int status, const char *why)
 	enum vdpa_state from = vf->state;
 	enum vdpa_state next = status < 0 ? step->fail : step->ok;
 
-	if (status < 0)
+	if (from == VDPA_S_RINGS)
+		vdpa_rings_done(vf, status, why);
+	else if (status < 0)
 		VDPA_LOG(WARNING, run, vf->name, "%s failed: %s (%s)", step->name,
 			why[0] != '\0' ? why : "no details", strerror(-status));
 	if (status < 0 && from == VDPA_S_RESET) {
@@ -494,7 +511,7 @@ machine_done(struct vdpa_vf *vf, int status, const char *why)
 		return;
 	}
 	pthread_mutex_lock(&vf->lock);
-	if (status < 0 && from != VDPA_S_TEND && !is_look(from))
+	if (status < 0 && from != VDPA_S_TEND && from != VDPA_S_RINGS && !is_look(from))
 		start_failed_locked(vf, why);
 	if (status == 0 && step->abortable &&
 		(goal_locked(vf) != GOAL_RUN || vf->applied_seq != vf->seq))
@@ -584,7 +601,7 @@ machine_run(struct vdpa_vf *vf)
 		pthread_mutex_unlock(&vf->lock);
 		if (vf->state < VDPA_S_NR_STABLE)
 			continue; /* one stable state after another, by a completion */
-		if (vf->state != VDPA_S_TEND && vf->state != VDPA_S_TRACK_RUN)
+		if (!vdpa_state_runs(vf->state))
 			atomic_store(&vf->running, false);
 		ret = steps[vf->state].enter(vf);
 		if (ret < 0)

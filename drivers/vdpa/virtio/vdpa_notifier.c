@@ -258,6 +258,8 @@ sync_notifiers(struct vdpa_vf *vf, bool running)
 	for (qid = 0; ret == 0 && qid < vf->nr_queues; qid++) {
 		if (s->fd < 0 || s->pending != 0 || !has_protocol(vf, bits))
 			break;
+		if (vf->plain.change.which[qid])
+			continue;
 		if (vf->applied[qid].shadow || !running) {
 			if (vf->bells[qid].notifier == VDPA_NOTIFIER_ON)
 				ret = send_no_notifier(vf, qid);

@@ -85,7 +85,7 @@ ring_clear(struct vdpa_ring *ring)
 static void
 config_changed_locked(struct vdpa_vf *vf)
 {
-	vf->seq++;
+	vf->full_seq = ++vf->seq;
 }
 
 /* The same for a ring, which matters to the device only if it is, or was, to run. */
@@ -101,14 +101,16 @@ ring_replace_locked(struct vdpa_vf *vf, struct vdpa_ring *ring, const struct vdp
 	bool same = ring->size == next->size && ring->desc == next->desc &&
 		    ring->avail == next->avail && ring->used == next->used;
 
+	if (!vdpa_ring_started(ring) && vdpa_ring_started(next))
+		vf->alone = 0;
 	if (vdpa_vf_owns_ctrl(vf)) {
 		if (vdpa_ring_started(ring) != vdpa_ring_started(next) ||
 			(vdpa_ring_started(next) && !same))
-			config_changed_locked(vf);
+			vf->seq++;
 		else if (ring->enabled != next->enabled)
 			vf->tend_seq++;
 	} else if (ring_is_live(ring) != ring_is_live(next) || (ring_is_live(next) && !same)) {
-		config_changed_locked(vf);
+		vf->seq++;
 	}
 	*ring = *next;
 }
@@ -550,19 +552,20 @@ on_set_vring_enable(struct vdpa_vf *vf, struct vdpa_msg *msg)
 }
 
 /*
- * Before the library, which answers with what we give it. The first ring suspends the VF; for the
- * others it is stopped already. See vdpa_suspend.c for what comes after.
+ * Before the library, which answers with what we give it. See vdpa_suspend.c for what stops, and
+ * for what comes after.
  */
 static int
 before_get_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 {
 	uint16_t qid = (uint16_t)msg->payload.state.index, idx;
-	bool started;
+	bool all; /* the VF is stopped for it */
 
 	pthread_mutex_lock(&vf->lock);
-	started = vdpa_ring_started(&vf->rings[qid]);
+	all = vdpa_ring_started(&vf->rings[qid]);
 	pthread_mutex_unlock(&vf->lock);
-	if (started) {
+	all = all && !vdpa_vf_stop_ring(vf, qid);
+	if (all) {
 		vdpa_vf_suspend_guest(vf);
 		vdpa_dirty_settle(vf);
 	}
@@ -574,7 +577,7 @@ before_get_vring_base(struct vdpa_vf *vf, struct vdpa_msg *msg)
 	pthread_mutex_lock(&vf->lock);
 	ring_clear(&vf->rings[qid]);
 	vf->rings[qid].base = idx;
-	if (started) {
+	if (all) {
 		config_changed_locked(vf);
 		vdpa_vf_suspend_done_locked(vf);
 	}

@@ -80,6 +80,7 @@ vdpa_plain_fini(struct vdpa_vf *vf)
 static int
 plain_stop(struct vdpa_vf *vf, struct vfe_error *err)
 {
+	uint16_t qid;
 	int rc;
 
 	if (vf->state == VDPA_S_QUIESCE)
@@ -89,33 +90,49 @@ plain_stop(struct vdpa_vf *vf, struct vfe_error *err)
 		rc = vfe_virtio_status_add(
 			&vf->vdev, VFE_VIRTIO_S_ACKNOWLEDGE | VFE_VIRTIO_S_DRIVER, err);
 	vf->plain.fresh = rc == 0;
+	atomic_fetch_add(&vf->plain.resets, 1);
+	pthread_mutex_lock(&vf->lock);
+	for (qid = 0; qid < vf->nr_queues; qid++)
+		vf->queues[qid].known = false;
+	pthread_mutex_unlock(&vf->lock);
 	vdpa_shadow_stop(vf);
+	return rc;
+}
+
+int
+vdpa_plain_queue_start(struct vdpa_vf *vf, uint16_t qid, struct vfe_error *err)
+{
+	const struct vdpa_applied *a = &vf->applied[qid];
+	struct vfe_virtio_queue_cfg cfg = {
+		.size = a->size,
+		.msix_vector = (uint16_t)(qid + 1),
+		.desc = a->desc,
+		.driver = a->avail,
+		.device = a->used,
+	};
+	int rc = 0;
+
+	if (a->shadow)
+		rc = vdpa_shadow_start(vf, qid, a, &cfg, err);
+	else
+		vdpa_shadow_forget(vf, qid);
+	if (rc == 0)
+		rc = vfe_virtio_queue_enable(&vf->vdev, qid, &cfg, err);
+	pthread_mutex_lock(&vf->lock);
+	vf->queues[qid].known = rc == 0;
+	pthread_mutex_unlock(&vf->lock);
 	return rc;
 }
 
 static int
 plain_queues(struct vdpa_vf *vf, struct vfe_error *err)
 {
-	const struct vdpa_applied *a;
-	struct vfe_virtio_queue_cfg cfg;
 	uint16_t qid;
 	int rc = 0;
 
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
-		a = &vf->applied[qid];
-		if (!a->enabled)
-			continue;
-		cfg = (struct vfe_virtio_queue_cfg){
-			.size = a->size,
-			.msix_vector = (uint16_t)(qid + 1),
-			.desc = a->desc,
-			.driver = a->avail,
-			.device = a->used,
-		};
-		if (a->shadow)
-			rc = vdpa_shadow_start(vf, qid, a, &cfg, err);
-		if (rc == 0)
-			rc = vfe_virtio_queue_enable(&vf->vdev, qid, &cfg, err);
+		if (vf->applied[qid].enabled)
+			rc = vdpa_plain_queue_start(vf, qid, err);
 	}
 	return rc;
 }
@@ -218,6 +235,7 @@ plain_plan(struct vdpa_vf *vf, uint64_t features, bool relay, struct vdpa_applie
 const struct vdpa_drive_ops vdpa_drive_plain = {
 	.name = "plain",
 	.owns_ctrl = true,
+	.resets_rings = true,
 	.relays = true,
 	.no_features = VFE_BIT(VFE_VIRTIO_F_IN_ORDER),
 	.quiesce = plain_halt,

@@ -114,6 +114,7 @@ struct vdpa_applied;
 struct vdpa_drive_ops {
 	const char *name;
 	bool owns_ctrl;       /* the control queue of the type is ours to use */
+	bool resets_rings;    /* where the device can: rings change while others run */
 	bool relays;          /* what the device writes is logged by relaying its rings */
 	uint64_t no_features; /* that no guest gets */
 	int (*quiesce)(struct vdpa_vf *vf);
@@ -140,6 +141,7 @@ struct vdpa_queue {
 	uint16_t notify_data;
 	struct vfe_pci_doorbell doorbell;
 	bool page_mappable; /* the doorbell has a page of its own that a guest may map */
+	bool known;         /* enabled once since the device was reset; plain, lock of the VF */
 };
 
 /* What the front-end wants of a ring. */
@@ -152,6 +154,7 @@ struct vdpa_ring {
 	uint64_t desc; /* addresses in the front-end */
 	uint64_t avail;
 	uint64_t used;
+	bool stopping;        /* GET_VRING_BASE waits for that: it is not started any more */
 	uint32_t stops;       /* how often it has been stopped */
 	struct vdpa_fd *kick; /* NULL = none */
 	struct vdpa_fd *call;
@@ -162,8 +165,9 @@ struct vdpa_applied {
 	bool enabled; /* the device has it */
 	uint16_t size;
 	uint16_t start_idx;
-	bool quiet;    /* nothing was in flight when the device was found dead */
-	bool shadow;   /* through a ring of ours: see vdpa_shadow.c */
+	bool quiet;  /* nothing was in flight when the device was found dead */
+	bool shadow; /* through a ring of ours: see vdpa_shadow.c */
+	uint32_t stops;
 	uint64_t desc; /* guest addresses */
 	uint64_t avail;
 	uint64_t used;
@@ -223,6 +227,7 @@ enum vdpa_state {
 	VDPA_S_FLUSH_IDLE, /* of one that has been reset */
 	VDPA_S_TRACK_RUN,  /* dirty page tracking changes while running */
 	VDPA_S_TEND,       /* job while running: eventfds, configuration space */
+	VDPA_S_RINGS,      /* job while running: some rings are changed, see vdpa_rings.c */
 	VDPA_S_RESET,      /* job: stop by its own registers */
 	VDPA_S_LOOK,       /* job while parked: read the configuration space */
 	VDPA_S_LOOK_IDLE,  /* the same for a VF that has been reset */
@@ -245,6 +250,25 @@ struct vdpa_transit {
 
 struct vdpa_debug_track;
 
+/* What is wanted at one time, of which a device is told; vdpa_queue.c. */
+struct vdpa_plan {
+	struct vdpa_table *table;
+	uint64_t features;
+	uint64_t seq;
+	uint64_t tend_seq;
+	bool torn;
+	bool relay;                 /* all rings, so that dirty pages are logged */
+	struct vdpa_applied *rings; /* with a reference on call */
+};
+
+/* Rings that change while others run: made by the reactor, which leaves it to the job then. */
+struct vdpa_change {
+	struct vdpa_plan plan;
+	int rc; /* of making the plan */
+	struct vfe_error err;
+	bool which[VFE_VDPA_MAX_QUEUES]; /* reactor; read by the job */
+};
+
 /* Of a plain function; see vdpa_plain.c. Used by jobs, @fresh also by the reactor between them. */
 struct vdpa_plain {
 	struct vfe_dma_arena *arena;
@@ -255,8 +279,12 @@ struct vdpa_plain {
 	uint16_t ctrl_qid;
 	uint16_t ctrl_idx;
 	bool ctrl_works;
-	bool fresh;     /* it has been reset and configured for nobody since */
-	uint16_t pairs; /* that the device uses; net */
+	bool fresh;         /* it has been reset and configured for nobody since */
+	bool no_ring_reset; /* it did not when asked, so not again; lock of the VF */
+	uint16_t pairs;     /* that the device uses; net */
+	struct vdpa_change change;
+	atomic_uint_least64_t resets; /* of the device */
+	atomic_uint_least64_t ring_resets;
 };
 
 struct vdpa_vf {
@@ -294,11 +322,14 @@ struct vdpa_vf {
 	uint8_t status;
 	struct vdpa_ring *rings; /* nr_queues */
 	struct vdpa_table *table;
-	uint64_t seq; /* counts changes that the device must be told by a restore */
-	bool suspend; /* the rings are being stopped */
+	uint64_t seq;      /* counts changes that the device must be told by a restore */
+	uint64_t full_seq; /* @seq of the last one that is not in rings alone */
+	bool suspend;      /* the rings are being stopped */
 	struct vfe_deadline suspend_until;    /* when to go on; at_ns 0 = a message is under way */
 	struct vfe_deadline suspend_armed;    /* when the reactor looks at that; 0 = it does not */
 	struct vfe_deadline suspend_deadline; /* it is stopped by then, or lost */
+	unsigned int alone;              /* rings that were stopped in a row while others run */
+	struct vfe_deadline alone_until; /* what is stopped until then is in that row */
 	int conn_fd;       /* of the front-end, to see whether it is alive; -1 = unknown */
 	int new_slave_fd;  /* -1 = none; for the reactor to take */
 	bool drop_slave;   /* front-end has gone */
@@ -331,6 +362,7 @@ struct vdpa_vf {
 	struct vdpa_applied *applied; /* nr_queues */
 	union vdpa_config config;     /* of the device */
 	bool config_changed;          /* to be told to the front-end */
+	bool ring_failed;             /* last_error is what has led to a restart */
 	bool torn;                    /* it died while it ran: see vdpa_inflight.c */
 	char last_error[256];
 	struct vdpa_transit transit;
@@ -467,7 +499,10 @@ void vdpa_shadow_fini(struct vdpa_vf *vf); /* also one that is half made */
 /* Fills @cfg->driver and @cfg->device. */
 int vdpa_shadow_start(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a,
 	struct vfe_virtio_queue_cfg *cfg, struct vfe_error *err);
-void vdpa_shadow_stop(struct vdpa_vf *vf);                                     /* all of them */
+void vdpa_shadow_stop(struct vdpa_vf *vf); /* all of them */
+void vdpa_shadow_stop_ring(struct vdpa_vf *vf, uint16_t qid);
+/* The device gets the ring itself: what it had when the shadow was stopped does not matter. */
+void vdpa_shadow_forget(struct vdpa_vf *vf, uint16_t qid);
 void vdpa_shadow_call(struct vdpa_vf *vf, uint16_t qid, struct vdpa_fd *call); /* use that */
 struct vdpa_fd *vdpa_shadow_irq(const struct vdpa_shadow *shadow); /* stays the shadow's */
 uint64_t vdpa_shadow_chains(const struct vdpa_shadow *shadow);     /* relayed so far */
@@ -483,9 +518,12 @@ bool vdpa_shadow_can(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied
 bool vdpa_shadow_knows(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring);
 /* Log what is written from now on in @log, no more in the last one; NULL = nowhere. Worker. */
 void vdpa_shadow_log(struct vdpa_vf *vf, struct vdpa_log *log);
-/* Are all rings relayed? Some, and all of these are where a device begins? vf->lock held. */
+/* Are all rings relayed? vf->lock held. */
 bool vdpa_shadow_all_locked(const struct vdpa_vf *vf);
+/* Some are, and a restart, or a change of these rings alone, would make them direct? */
 bool vdpa_shadow_needless_locked(const struct vdpa_vf *vf);
+/* Is the ring relayed, and stands where a device begins? */
+bool vdpa_shadow_begins(const struct vdpa_vf *vf, uint16_t qid);
 
 /* vdpa_chain.c */
 /* A ring's chains of descriptors. */
@@ -504,6 +542,22 @@ int vdpa_chain_mark(const struct vdpa_chains *chains, uint16_t head, uint64_t le
 
 /* vdpa_drain.c; job of a device that is about to be reset. Waits, bounded. */
 void vdpa_drain(struct vdpa_vf *vf);
+/* The same for those who wait themselves: how long, and the pause after @round looks. */
+uint32_t vdpa_drain_ms(struct vdpa_vf *vf);
+void vdpa_drain_pause(struct vdpa_vf *vf, unsigned int round);
+/* Has the device used all of the ring? @seen: UINT32_MAX at first, kept between two looks. */
+bool vdpa_drain_is_empty(struct vdpa_vf *vf, uint16_t qid, uint32_t *seen);
+
+/* vdpa_plain.c; job: enable the queue as vf->applied has it, direct or through a shadow ring. */
+int vdpa_plain_queue_start(struct vdpa_vf *vf, uint16_t qid, struct vfe_error *err);
+
+/* vdpa_rings.c: rings of a plain function change while it runs */
+/* Can the device? Is what has changed in rings that it can change? vf->lock held. */
+bool vdpa_rings_can_locked(const struct vdpa_vf *vf);
+bool vdpa_rings_suffice_locked(const struct vdpa_vf *vf);
+int vdpa_rings_enter(struct vdpa_vf *vf); /* reactor, as enter of the state machine */
+int vdpa_rings_change(struct vdpa_vf *vf, struct vfe_error *err);      /* its job */
+void vdpa_rings_done(struct vdpa_vf *vf, int status, const char *why); /* reactor, after that */
 
 /* vdpa_suspend.c; vhost thread, but for check */
 /*
@@ -519,7 +573,12 @@ void vdpa_vf_suspend_early(struct vdpa_vf *vf);
 /* vdpa_vf_suspend_wait() for a ring; in a migration the other VFs of the VM stop meanwhile. */
 void vdpa_vf_suspend_guest(struct vdpa_vf *vf);
 void vdpa_vf_suspend_done_locked(struct vdpa_vf *vf); /* the ring has been stopped */
-void vdpa_vf_suspend_check(struct vdpa_vf *vf);       /* reactor: has the next message not come? */
+/*
+ * Stop one ring while the others run, and wait for that. False: it is still to be stopped, with
+ * the VF; the front-end stops all rings, or the device cannot.
+ */
+bool vdpa_vf_stop_ring(struct vdpa_vf *vf, uint16_t qid);
+void vdpa_vf_suspend_check(struct vdpa_vf *vf); /* reactor: has the next message not come? */
 
 /* vdpa_transit.c */
 void vdpa_transit_step_locked(struct vdpa_vf *vf, enum vdpa_state next, bool to_run);
@@ -534,6 +593,15 @@ int vdpa_vf_look(struct vdpa_vf *vf, struct vfe_error *err);
 void vdpa_vf_blob_parked(struct vdpa_vf *vf); /* reactor, no job in flight */
 void vdpa_vf_kick_all(struct vdpa_vf *vf);    /* doorbells and call eventfds, once each */
 bool vdpa_ring_started(const struct vdpa_ring *ring);
+/* Shall the device have it? Features may still be against it. vf->lock held. */
+bool vdpa_ring_wanted(const struct vdpa_vf *vf, const struct vdpa_ring *ring);
+int vdpa_ring_irq(const struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring);
+/* What is wanted now, without indices. 0, or -errno with a text; fini is due in any case. */
+int vdpa_plan_init(struct vdpa_vf *vf, struct vdpa_plan *plan, struct vfe_error *err);
+void vdpa_plan_fini(struct vdpa_vf *vf, struct vdpa_plan *plan);
+/* Where the ring begins: a device has it no more. */
+int
+vdpa_plan_index(struct vdpa_vf *vf, struct vdpa_plan *plan, uint16_t qid, struct vfe_error *err);
 bool vdpa_vf_owns_ctrl(const struct vdpa_vf *vf); /* of the device: a plain net function */
 uint64_t vdpa_vf_features_offered(const struct vdpa_vf *vf); /* to front-ends */
 int vdpa_ring_translate(const struct vdpa_table *table, const struct vdpa_ring *ring,

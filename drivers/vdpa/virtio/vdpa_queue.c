@@ -37,7 +37,13 @@ vdpa_vf_features_offered(const struct vdpa_vf *vf)
 bool
 vdpa_ring_started(const struct vdpa_ring *ring)
 {
-	return ring->has_addr && ring->kicked && ring->size != 0;
+	return ring->has_addr && ring->kicked && ring->size != 0 && !ring->stopping;
+}
+
+bool
+vdpa_ring_wanted(const struct vdpa_vf *vf, const struct vdpa_ring *ring)
+{
+	return vdpa_ring_started(ring) && (ring->enabled || vdpa_vf_owns_ctrl(vf));
 }
 
 /* A front-end with the STATUS protocol feature says when its driver is ready; else a ring does. */
@@ -109,18 +115,8 @@ vdpa_ring_index(struct vdpa_vf *vf, uint16_t qid)
 
 /* --- the snapshot of what is wanted, on a worker --- */
 
-struct plan {
-	struct vdpa_table *table;
-	uint64_t features;
-	uint64_t seq;
-	uint64_t tend_seq;
-	bool torn;
-	bool relay;                 /* all rings, so that dirty pages are logged */
-	struct vdpa_applied *rings; /* with a reference on call */
-};
-
-static void
-plan_fini(struct vdpa_vf *vf, struct plan *plan)
+void
+vdpa_plan_fini(struct vdpa_vf *vf, struct vdpa_plan *plan)
 {
 	uint16_t qid;
 
@@ -130,8 +126,8 @@ plan_fini(struct vdpa_vf *vf, struct plan *plan)
 	vdpa_table_put(plan->table);
 }
 
-static int
-plan_init(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
+int
+vdpa_plan_init(struct vdpa_vf *vf, struct vdpa_plan *plan, struct vfe_error *err)
 {
 	struct vdpa_applied *a;
 	const struct vdpa_ring *r;
@@ -152,9 +148,10 @@ plan_init(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
 		r = &vf->rings[qid];
 		a = &plan->rings[qid];
-		if (!vdpa_ring_started(r) || !(r->enabled || vdpa_vf_owns_ctrl(vf)))
+		if (!vdpa_ring_wanted(vf, r))
 			continue;
 		a->enabled = true;
+		a->stops = r->stops;
 		a->call = vdpa_fd_get(r->call);
 		rc = vdpa_ring_translate(plan->table, r, a, err);
 		if (rc < 0)
@@ -197,7 +194,7 @@ plan_map(struct vdpa_vf *vf, struct vfe_error *err)
  * as the front-end has said, was set up anew.
  */
 static bool
-is_torn(struct vdpa_vf *vf, const struct plan *plan, uint16_t qid)
+is_torn(struct vdpa_vf *vf, const struct vdpa_plan *plan, uint16_t qid)
 {
 	const struct vdpa_applied *was = &vf->applied[qid], *now = &plan->rings[qid];
 	uint16_t base;
@@ -211,9 +208,22 @@ is_torn(struct vdpa_vf *vf, const struct plan *plan, uint16_t qid)
 	       was->used == now->used && (base != 0 || now->start_idx != 0);
 }
 
+int
+vdpa_plan_index(struct vdpa_vf *vf, struct vdpa_plan *plan, uint16_t qid, struct vfe_error *err)
+{
+	int rc = vdpa_domain_used_index(
+		vf->domain, plan->rings[qid].used, &plan->rings[qid].start_idx);
+
+	if (rc < 0)
+		return vfe_error_set(err, rc, "queue %u: used ring %s", qid,
+			rc == -EIO ? "is gone: the guest's memory file was truncated"
+				   : "is not mapped");
+	return 0;
+}
+
 /* Where each ring begins; the device has written all that it ever will of the time before. */
 static int
-plan_indices(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
+plan_indices(struct vdpa_vf *vf, struct vdpa_plan *plan, struct vfe_error *err)
 {
 	uint16_t qid;
 	int rc = 0;
@@ -221,21 +231,17 @@ plan_indices(struct vdpa_vf *vf, struct plan *plan, struct vfe_error *err)
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
 		if (!plan->rings[qid].enabled)
 			continue;
-		rc = vdpa_domain_used_index(
-			vf->domain, plan->rings[qid].used, &plan->rings[qid].start_idx);
-		if (rc < 0)
-			return vfe_error_set(err, rc, "queue %u: used ring %s", qid,
-				rc == -EIO ? "is gone: the guest's memory file was truncated"
-					   : "is not mapped");
-		if (is_torn(vf, plan, qid) && !vdpa_shadow_knows(vf, qid, &plan->rings[qid]))
+		rc = vdpa_plan_index(vf, plan, qid, err);
+		if (rc == 0 && is_torn(vf, plan, qid) &&
+			!vdpa_shadow_knows(vf, qid, &plan->rings[qid]))
 			rc = vdpa_inflight_check(
 				vf, qid, &plan->rings[qid], vf->applied[qid].start_idx, err);
 	}
 	return rc;
 }
 
-static int
-ring_irq(const struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring)
+int
+vdpa_ring_irq(const struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring)
 {
 	const struct vdpa_fd *fd = ring->call;
 
@@ -252,7 +258,7 @@ irqs_set(struct vdpa_vf *vf, const struct vdpa_applied *rings, struct vfe_error 
 
 	fds[CONFIG_VECTOR] = vf->config_fd;
 	for (qid = 0; qid < vf->nr_queues; qid++)
-		fds[qid + 1] = rings != NULL ? ring_irq(vf, qid, &rings[qid]) : -1;
+		fds[qid + 1] = rings != NULL ? vdpa_ring_irq(vf, qid, &rings[qid]) : -1;
 	return vfe_pci_irq_set(vf->pci, 0, vf->nr_queues + 1u, fds, err);
 }
 
@@ -353,7 +359,7 @@ config_refresh(struct vdpa_vf *vf, struct vfe_error *err)
 }
 
 static void
-plan_commit(struct vdpa_vf *vf, struct plan *plan, uint64_t driver_features)
+plan_commit(struct vdpa_vf *vf, struct vdpa_plan *plan, uint64_t driver_features)
 {
 	struct vdpa_applied *old;
 
@@ -371,13 +377,13 @@ plan_commit(struct vdpa_vf *vf, struct plan *plan, uint64_t driver_features)
 int
 vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err)
 {
-	struct plan plan = {0};
+	struct vdpa_plan plan = {0};
 	uint64_t features;
 	int rc;
 
 	rc = plan_map(vf, err);
 	if (rc == 0)
-		rc = plan_init(vf, &plan, err);
+		rc = vdpa_plan_init(vf, &plan, err);
 	if (rc == 0)
 		rc = plan_indices(vf, &plan, err);
 	features = vdpa_type_features_driver(vf->type, vf->vdev.device_features, plan.features);
@@ -394,7 +400,7 @@ vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err)
 	}
 	if (rc == 0)
 		plan_commit(vf, &plan, features);
-	plan_fini(vf, &plan);
+	vdpa_plan_fini(vf, &plan);
 	return rc;
 }
 

@@ -291,12 +291,13 @@ irq_relay_sync(struct vdpa_vf *vf, uint16_t qid, bool running)
 void
 vdpa_vf_relay_sync(struct vdpa_vf *vf)
 {
-	bool running = atomic_load(&vf->running);
+	bool runs = atomic_load(&vf->running), running;
 	struct vdpa_fd *want;
 	struct vdpa_bell *b;
 	uint16_t qid;
 
 	for (qid = 0; qid < vf->nr_queues; qid++) {
+		running = runs && !vf->plain.change.which[qid];
 		b = &vf->bells[qid];
 		want = NULL;
 		pthread_mutex_lock(&vf->lock);

@@ -525,12 +525,29 @@ shadow_stop(struct vdpa_shadow *s, const struct vdpa_applied *a)
 }
 
 void
+vdpa_shadow_stop_ring(struct vdpa_vf *vf, uint16_t qid)
+{
+	shadow_stop(vf->plain.shadows[qid], &vf->applied[qid]);
+}
+
+void
 vdpa_shadow_stop(struct vdpa_vf *vf)
 {
 	uint16_t qid;
 
 	for (qid = 0; vf->plain.shadows != NULL && qid < vf->nr_queues; qid++)
-		shadow_stop(vf->plain.shadows[qid], &vf->applied[qid]);
+		vdpa_shadow_stop_ring(vf, qid);
+}
+
+void
+vdpa_shadow_forget(struct vdpa_vf *vf, uint16_t qid)
+{
+	struct vdpa_shadow *s = vf->plain.shadows[qid];
+
+	pthread_mutex_lock(&s->lock);
+	s->left.nr = 0;
+	s->left.ring.size = 0;
+	pthread_mutex_unlock(&s->lock);
 }
 
 void
@@ -585,23 +602,31 @@ vdpa_shadow_all_locked(const struct vdpa_vf *vf)
 }
 
 bool
+vdpa_shadow_begins(const struct vdpa_vf *vf, uint16_t qid)
+{
+	struct vdpa_shadow *s = vf->plain.shadows[qid];
+	bool begins;
+
+	pthread_mutex_lock(&s->lock);
+	begins = s->on && (uint16_t)(s->base + s->given) == 0;
+	pthread_mutex_unlock(&s->lock);
+	return begins;
+}
+
+/* A restart would stop all of them, for some. */
+bool
 vdpa_shadow_needless_locked(const struct vdpa_vf *vf)
 {
-	unsigned int nr = 0;
-	struct vdpa_shadow *s;
-	bool begins = true;
+	unsigned int nr = 0, begin = 0;
 	uint16_t qid;
 
-	for (qid = 0; begins && qid < vf->nr_queues; qid++) {
+	for (qid = 0; qid < vf->nr_queues; qid++) {
 		if (!vf->applied[qid].shadow)
 			continue;
-		s = vf->plain.shadows[qid];
-		pthread_mutex_lock(&s->lock);
-		begins = s->on && (uint16_t)(s->base + s->given) == 0;
-		pthread_mutex_unlock(&s->lock);
 		nr++;
+		begin += vdpa_shadow_begins(vf, qid);
 	}
-	return begins && nr > 0;
+	return begin > 0 && (begin == nr || vdpa_rings_can_locked(vf));
 }
 
 void

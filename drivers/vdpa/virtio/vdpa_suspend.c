@@ -174,6 +174,47 @@ vdpa_vf_suspend_wait(struct vdpa_vf *vf)
 }
 
 /*
+ * A front-end that stops more rings in a row than belong together stops them all, and one reset of
+ * the device is shorter than one of each ring.
+ */
+static bool
+is_alone_locked(struct vdpa_vf *vf, struct vdpa_ring *ring)
+{
+	if (vfe_deadline_passed(vf->alone_until))
+		vf->alone = 0;
+	if (vf->suspend || is_logged_locked(vf) || !vdpa_vf_runs_locked(vf) ||
+		vf->alone >= vf->type->queue_unit || !vdpa_rings_suffice_locked(vf))
+		return false;
+	ring->stopping = true;
+	if (vdpa_vf_wants_run_locked(vf))
+		return true;
+	ring->stopping = false; /* it was the last one */
+	return false;
+}
+
+bool
+vdpa_vf_stop_ring(struct vdpa_vf *vf, uint16_t qid)
+{
+	struct timespec at = vfe_deadline_timespec(vfe_deadline_in_ms(vdpa_globals.ms.suspend));
+	bool alone;
+
+	pthread_mutex_lock(&vf->lock);
+	alone = is_alone_locked(vf, &vf->rings[qid]);
+	if (alone) {
+		vf->seq++;
+		vf->alone++;
+		vdpa_vf_post(vf);
+	}
+	while (alone && vf->applied[qid].enabled && !vdpa_vf_stopped_locked(vf)) {
+		if (pthread_cond_timedwait(&vf->changed, &vf->lock, &at) == ETIMEDOUT)
+			alone = false;
+	}
+	vf->alone_until = vfe_deadline_in_ms(vdpa_globals.ms.grace);
+	pthread_mutex_unlock(&vf->lock);
+	return alone;
+}
+
+/*
  * The rings of a VF are stopped one after the other, and the VFs of a VM. When the next message
  * does not come, what is suspended goes on.
  */

@@ -273,6 +273,8 @@ call_attach(void *arg)
 	vf->lost = false;
 	vf->guest_blob = false;
 	vf->plain.fresh = true;
+	vf->plain.no_ring_reset = false;
+	vf->ring_failed = false;
 	vf->failed_seq = 0;
 	vf->last_error[0] = '\0';
 	vf->seq++;

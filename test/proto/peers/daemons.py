@@ -176,7 +176,7 @@ class Controller(Daemon):
     FIRST_VF = '0000:af:04.5'
 
     def __init__(self, directory, vfs=4, qp_num=4, backend='loopback', polling=False, extra=None,
-                 vf_backends=None, name='controller'):
+                 vf_backends=None, vf_features=None, name='controller'):
         self.pci_dir = os.path.join(directory, 'pci')
         os.makedirs(self.pci_dir, exist_ok=True)
         rpc_path = os.path.join(directory, f'{name}.sock')
@@ -193,6 +193,8 @@ class Controller(Daemon):
             },
         }
         config['software_dpu'].update(extra or {})
+        if vf_features is not None:
+            config['vf']['features'] = hex(vf_features)
         path = os.path.join(directory, f'{name}.json')
         with open(path, 'w', encoding='ascii') as file:
             json.dump(config, file)

@@ -129,6 +129,9 @@ start_with(struct fake_guest *g, uint64_t protocol_features)
 		fake_guest_enable(g, q, true);
 	}
 	fake_guest_driver_ok(g);
+	/* without STATUS the first ring has started it, and the second one starts it again */
+	while (!fake_info(g->vf)->queues[1].enabled)
+		fake_flush();
 	fake_wait_state(g->vf, "running");
 }
 

@@ -358,12 +358,14 @@ vfe_pci_irq_set(struct vfe_pci_dev *dev, uint32_t start, uint32_t count, const i
 	STAGE(FAKE_STAGE_IRQ, err);
 	if (vfe_pci_error(dev) != 0)
 		return vfe_error_set(err, -ENODEV, "gone");
-	assert(start == 0 && count <= FAKE_QUEUES + 1);
+	assert(start + count <= FAKE_QUEUES + 1);
 	pthread_mutex_lock(&world.lock);
 	log->irq_sets++;
-	memcpy(log->irq_fds, fds, count * sizeof(*fds));
-	vfe_close(&dev->config_fd);
-	dev->config_fd = vfe_fd_dup(fds[0]);
+	memcpy(log->irq_fds + start, fds, count * sizeof(*fds));
+	if (start == 0) {
+		vfe_close(&dev->config_fd);
+		dev->config_fd = vfe_fd_dup(fds[0]);
+	}
 	pthread_mutex_unlock(&world.lock);
 	return 0;
 }
@@ -539,6 +541,8 @@ vfe_virtio_init(struct vfe_virtio_dev *vdev, struct vfe_pci_dev *pci, struct vfe
 		vdev->device_features = FAKE_BLK_FEATURES;
 		vdev->device.length = sizeof(struct vfe_wire_blk_config);
 	}
+	if (world.no_ring_reset)
+		vdev->device_features &= ~VFE_BIT(VFE_VIRTIO_F_RING_RESET);
 	if (pci->vf < 0)
 		vdev->device_features = VFE_BIT(32) | VFE_BIT(33) | VFE_BIT(41) | VFE_BIT(44);
 	vdev->num_queues = NR_ALL_QUEUES;
@@ -610,11 +614,34 @@ vfe_virtio_queue_enable(struct vfe_virtio_dev *vdev, uint16_t qid,
 		return vfe_error_set(err, -ENODEV, "gone");
 	pthread_mutex_lock(&world.lock);
 	assert(qid < vdev->num_queues && !regs->enabled[qid]);
-	assert((regs->status & VFE_VIRTIO_S_DRIVER_OK) == 0);
+	assert((regs->status & VFE_VIRTIO_S_DRIVER_OK) == 0 || regs->was_reset[qid]);
 	regs->enabled[qid] = true;
 	regs->queues[qid] = *cfg;
 	pthread_mutex_unlock(&world.lock);
 	return 0;
+}
+
+int
+vfe_virtio_queue_reset(struct vfe_virtio_dev *vdev, uint16_t qid, struct vfe_deadline deadline,
+	struct vfe_error *err)
+{
+	struct fake_vf_log *log = &world.vf[vdev->pci->vf];
+	int rc;
+
+	(void)deadline;
+	if (vfe_pci_error(vdev->pci) != 0)
+		return vfe_error_set(err, -ENODEV, "gone");
+	pthread_mutex_lock(&world.lock);
+	assert((log->regs.features & VFE_BIT(VFE_VIRTIO_F_RING_RESET)) != 0);
+	assert(qid < vdev->num_queues && log->regs.enabled[qid]);
+	rc = log->ring_reset_fails;
+	if (rc == 0) {
+		log->ring_resets[qid]++;
+		log->regs.enabled[qid] = false;
+		log->regs.was_reset[qid] = true;
+	}
+	pthread_mutex_unlock(&world.lock);
+	return rc == 0 ? 0 : vfe_error_set(err, rc, "queue %u is not reset", qid);
 }
 
 int
@@ -1593,6 +1620,7 @@ world_start(void)
 	world.fail_stage = FAKE_STAGE_NONE;
 	world.fail_map = 0;
 	world.fail_reset = false;
+	world.no_ring_reset = false;
 	world.mac_last = 1;
 	world.link_status = VFE_NET_S_LINK_UP;
 	world.lost_calls = 0;

@@ -89,6 +89,7 @@ struct fake_regs {
 	uint64_t features;
 	uint16_t config_vector;
 	bool enabled[FAKE_QUEUES + 1];
+	bool was_reset[FAKE_QUEUES + 1]; /* alone: may be enabled while the device runs */
 	struct vfe_virtio_queue_cfg queues[FAKE_QUEUES + 1];
 	uint16_t ctrl_avail;
 	unsigned int ctrl_commands;
@@ -99,6 +100,8 @@ struct fake_regs {
 /* What happened to one VF; read under world.lock or when nothing is in flight. */
 struct fake_vf_log {
 	unsigned int resets;
+	unsigned int ring_resets[FAKE_QUEUES + 1];
+	int ring_reset_fails; /* -ETIMEDOUT: it never ends; -EIO: it is a lie; others as they are */
 	unsigned int irq_sets;
 	int irq_fds[FAKE_QUEUES + 1]; /* as given; only compared */
 	atomic_uint doorbells[FAKE_QUEUES];
@@ -128,7 +131,8 @@ struct fake_world {
 	unsigned int registered;
 	int fail_map; /* -errno for the next map */
 	bool fail_reset;
-	uint8_t mac_last; /* of devices that are opened from now on */
+	bool no_ring_reset; /* devices that are opened from now on have no RING_RESET */
+	uint8_t mac_last;   /* of devices that are opened from now on */
 	uint16_t link_status;
 	bool blk; /* functions are block devices */
 	struct vfe_wire_blk_config disk;

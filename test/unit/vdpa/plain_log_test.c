@@ -209,13 +209,33 @@ wait_mode(const char *mode)
 	fake_wait_state(0, "running");
 }
 
+/* The relay looks at a ring that is new to it, on its own time: once for kicks, once for
+ * interrupts. */
+static unsigned long
+nr_looks(unsigned int q)
+{
+	struct vfe_bdf bdf = fake_vf(0);
+	struct vdpa_vf *vf = vdpa_vf_find(&bdf);
+	unsigned long interrupts = atomic_load(vdpa_shadow_interrupts(vf->plain.shadows[q]));
+
+	return atomic_load(&vf->bells[q].relayed) + interrupts;
+}
+
 /* A guest that runs is being migrated from now on, and nothing is dirty. */
 static void
 begin(struct rig *r)
 {
+	const bool direct = !fake_info(0)->queues[1].shadow;
+	const unsigned long looks[] = {nr_looks(0), nr_looks(1)};
+	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
+
 	send_log(r);
 	set_logging(r, true);
 	wait_mode("relay");
+	while (direct && (nr_looks(0) < looks[0] + 2 || nr_looks(1) < looks[1] + 2)) {
+		assert_false(vfe_deadline_passed(deadline));
+		sched_yield();
+	}
 	look(r);
 	assert_non_null(r->avail);
 	fake_flush();

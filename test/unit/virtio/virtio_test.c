@@ -475,9 +475,13 @@ test_queue_reset_waits_and_checks(void **state)
 	e->v.stay_enabled = true;
 	assert_int_equal(
 		vfe_virtio_queue_reset(&e->vdev, 2, vfe_deadline_in_ms(10000), &e->err), -EIO);
+	assert_non_null(strstr(e->err.text, "queue 2"));
+	assert_non_null(strstr(e->err.text, "queue_enable reads 1"));
 	e->v.slow_queue_reset = UINT32_MAX;
 	assert_int_equal(
 		vfe_virtio_queue_reset(&e->vdev, 2, vfe_deadline_in_ms(20), &e->err), -ETIMEDOUT);
+	assert_non_null(strstr(e->err.text, "queue 2"));
+	assert_non_null(strstr(e->err.text, "queue_reset reads 1"));
 }
 
 static void

@@ -115,7 +115,11 @@ struct vfe_virtio_queue_cfg {
 int vfe_virtio_queue_enable(struct vfe_virtio_dev *vdev, uint16_t qid,
 	const struct vfe_virtio_queue_cfg *cfg, struct vfe_error *err);
 
-/* Queue reset (section 2.6.1), needs RING_RESET negotiated. */
+/*
+ * Queue reset (sections 2.6.1 and 4.1.4.3), polling as vfe_virtio_reset() does; the queue can then
+ * be enabled anew. -ENOTSUP without RING_RESET negotiated, -ETIMEDOUT after @deadline, -EIO when
+ * the queue is still enabled after it.
+ */
 int vfe_virtio_queue_reset(struct vfe_virtio_dev *vdev, uint16_t qid, struct vfe_deadline deadline,
 	struct vfe_error *err);
 

@@ -229,9 +229,11 @@ struct vfe_vdpa_dirty_info {
 
 struct vfe_vdpa_vf_info {
 	struct vfe_bdf bdf;
-	struct vfe_bdf pf; /* 0000:00:00.0 = none */
-	uint16_t vf_index; /* 0-based */
-	char drive[16];    /* "managed" by the PF, or "plain": by its own registers */
+	struct vfe_bdf pf;      /* 0000:00:00.0 = none */
+	uint16_t vf_index;      /* 0-based */
+	char drive[16];         /* "managed" by the PF, or "plain": by its own registers */
+	uint64_t device_resets; /* of a plain function, by its registers, since it was added */
+	uint64_t ring_resets;   /* the same of single rings, while others go on */
 	uint16_t device_id;
 	char transport[16];
 	char uuid[37];
