@@ -5,8 +5,11 @@
  *
  * QEMU before 9.0 leaves the emulated CPU's TLB as it is when it collects dirty bits, so that what
  * the CPU writes after that to a page that it had written before is not noticed, until something
- * else flushes the TLB. A new address space does (QEMU does not honour global pages).
+ * else flushes the TLB. A new address space does (QEMU does not honour global pages). It must come
+ * soon after the bits were collected, whatever else the guest does: so this runs at once when it is
+ * due.
  */
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -31,8 +34,13 @@ play(int from, int to)
 int
 main(void)
 {
+	const struct sched_param param = {.sched_priority = sched_get_priority_max(SCHED_FIFO)};
 	int there[2], back[2];
 
+	if (sched_setscheduler(0, SCHED_FIFO, &param) < 0) {
+		perror("switches: SCHED_FIFO");
+		return 1;
+	}
 	if (pipe(there) < 0 || pipe(back) < 0) {
 		perror("switches: pipe");
 		return 1;
