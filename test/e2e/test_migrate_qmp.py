@@ -9,7 +9,8 @@ import pytest
 from vfetest.controller import vf_bdf
 from vfetest.crowd import Crowd
 from vfetest.hosts import guest_address
-from vfetest.plain import FAST, SLOW, PlainGuest
+from vfetest.hugepages import hugepages
+from vfetest.plain import FAST, MEM_MIB, SLOW, PlainGuest
 
 # enough for the 256 descriptors of the admin queue, 3 for a command
 CROWD = range(3, 3 + 256 // 3)
@@ -39,6 +40,19 @@ def test_there_and_back_by_qmp(pair, guest, note):
         note('downtime %d ms as QEMU tells it' % guest.migrate()['downtime'])
     note('longest pause of a ping %.0f ms' % ping.stop())
     guest.check()
+
+
+def test_memory_of_hugepages(pair, note):
+    pair.end_guest()
+    with hugepages(2 * MEM_MIB // 2) as there, contextlib.ExitStack() as stack:
+        if not there:
+            pytest.skip('no room for %d MiB of huge pages' % (2 * MEM_MIB))
+        guest = stack.enter_context(contextlib.closing(PlainGuest(pair, hugepages=True)))
+        guest.boot()
+        with open('/proc/%d/smaps' % guest.qemu.process.pid) as f:
+            assert any(line.startswith('KernelPageSize:') and line.split()[1] == '2048'
+                       for line in f)
+        test_there_and_back_by_qmp(pair, guest, note)
 
 
 def test_cancelled(guest):

@@ -10,7 +10,6 @@ SPIN_LOOPS = 20000
 SPIN_SAMPLES = 40
 # the last one only while librte_vhost makes it wait for its event thread
 POLLING_THREADS = ('rte-worker', 'dp-worker', 'vhost-ping', 'vfe-provision')
-HUGEPAGES = '/sys/kernel/mm/hugepages/hugepages-2048kB/'
 
 
 def cpu_model():
@@ -110,30 +109,3 @@ def preferred(pids):
         yield
     finally:
         _schedule(pids, os.SCHED_OTHER, 0, 0)
-
-
-def _pages(name):
-    with open(HUGEPAGES + name) as f:
-        return int(f.read())
-
-
-def _set_pages(nr):
-    with open(HUGEPAGES + 'nr_hugepages', 'w') as f:
-        f.write('%d\n' % nr)
-
-
-@contextlib.contextmanager
-def hugepages(wanted):
-    """Have that many free 2 MiB pages meanwhile: yields whether it worked. They are given back."""
-    try:
-        before, free = _pages('nr_hugepages'), _pages('free_hugepages')
-        if free < wanted:
-            _set_pages(before + wanted - free)
-    except OSError:
-        yield False
-        return
-    try:
-        yield _pages('free_hugepages') >= wanted
-    finally:
-        if free < wanted:
-            _set_pages(before)

@@ -10,8 +10,9 @@ import statistics
 import time
 
 from vfetest import testpmd
+from vfetest.hugepages import hugepages
 
-from .machine import CpuShare, hugepages, preferred, thread
+from .machine import CpuShare, preferred, thread
 from .ping import line_ns
 from .sides import FRONT_CPU, BenchLab, Ours, Pair, Peer, Sample
 

@@ -53,13 +53,14 @@ class Guest(Linux):
     cmdline = 'console=ttyS0 quiet loglevel=4 panic=-1'
 
     def __init__(self, name, logdir, nics=(), cpus=1, mem=256, machine='q35', extra=(),
-                 disks=(), cmdline=''):
+                 disks=(), cmdline='', hugepages=False):
         self.name = name
         self.nics = list(nics)
         self.disks = list(disks)
         self._logdir = logdir
         self._cpus = cpus
         self._mem = mem
+        self._mem_kind = ',hugetlb=on,hugetlbsize=2M' if hugepages else ''
         self._machine = machine
         self._extra = list(extra)
         self.cmdline = (type(self).cmdline + ' ' + cmdline).strip()
@@ -73,7 +74,8 @@ class Guest(Linux):
         argv = ['qemu-system-x86_64', '-name', self.name, '-nodefaults', '-no-user-config',
                 '-display', 'none', '-machine', self._machine + ',memory-backend=mem',
                 '-accel', 'tcg,thread=multi', '-smp', self._cpus, '-m', '%dM' % self._mem,
-                '-object', 'memory-backend-memfd,id=mem,size=%dM,share=on' % self._mem,
+                '-object', 'memory-backend-memfd,id=mem,size=%dM,share=on%s'
+                % (self._mem, self._mem_kind),
                 '-kernel', os.path.join(IMAGE, 'vmlinuz'),
                 '-initrd', self.initrd, '-append', self.cmdline,
                 '-chardev', 'file,id=serial,path=' + serial, '-serial', 'chardev:serial',

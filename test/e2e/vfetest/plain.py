@@ -13,21 +13,24 @@ from .load import make_migratable
 
 SLOW = 8 << 20      # bytes per second: the migration takes some seconds
 FAST = 1 << 40
+MEM_MIB = 192
 ENDS = ('completed', 'failed', 'cancelled')
 
 
 class PlainGuest:
     """QEMU runs outside of the hosts' namespaces, on the sockets in their folders.
 
-    client, disk_client: QEMU listens on those of its NICs and disks.
+    client, disk_client: QEMU listens on those of its NICs and disks. hugepages: its memory is of
+    MEM_MIB / 2 of them, twice while it migrates.
     """
 
-    def __init__(self, pair, vfs=(0,), disks=(), client=True, disk_client=False):
+    def __init__(self, pair, vfs=(0,), disks=(), client=True, disk_client=False, hugepages=False):
         self._pair = pair
         self._vfs = vfs
         self._disks = disks
         self._client = client
         self._disk_client = disk_client
+        self._hugepages = hugepages
         self._serial = 0
         self._uri_path = pair.lab.path('qmp.sock')
         pair.provision(vfs, disks=disks, client=client, disk_client=disk_client)
@@ -37,7 +40,7 @@ class PlainGuest:
 
     def _new(self, host, *extra):
         self._serial += 1
-        return self._pair.lab.guest('qmp-%d' % self._serial, mem=192,
+        return self._pair.lab.guest('qmp-%d' % self._serial, mem=MEM_MIB, hugepages=self._hugepages,
                                     nics=[Nic(host.path('net%d' % vf), vf_mac(vf),
                                               server=self._client) for vf in self._vfs],
                                     disks=[Disk(vf, host.path('blk%d' % vf),
