@@ -16,11 +16,10 @@ ALL = NET + PAIR + (BLK, WIRE)
 NVME_PORT = '0000:00:07.0'
 NVME = '0000:01:00.0'                       # SR-IOV
 DISK_SIZE = 1 << 20
-TOOLS = '0000:00:09.0'                      # a disk with QEMU for nested guests
+TOOLS = '0000:00:09.0'                      # a disk with QEMU and a guest for it
 
 GATEWAY = '10.0.2.2'                        # of QEMU's user network; answers ARP and ping
 ADDRESS = '10.0.2.15/24'
-BOOT_FILE = 'boot.ipxe'                     # that the gateway of the wire gives to who boots
 
 BIND = '/vfe/scripts/bind'
 IOMMU = ',disable-legacy=on,iommu_platform=on,ats=on'
@@ -41,9 +40,6 @@ class Vm(Guest):
         disk = os.path.join(folder, 'disk')
         with open(disk, 'wb') as f:
             f.truncate(DISK_SIZE)
-        boot = os.path.join(folder, 'tftp')
-        os.makedirs(boot, exist_ok=True)
-        self.boot_file = os.path.join(boot, BOOT_FILE)
         net = 'virtio-net-pci,netdev=%s,addr=%s,mac=%s' + IOMMU
         # DPDK wants a processor that is not older than this one
         extra = ['-cpu', 'Nehalem', '-device', 'intel-iommu,intremap=on']
@@ -56,8 +52,7 @@ class Vm(Guest):
             more = ',multifunction=on,page-per-vq=on' if bdf in PAIR else ''
             extra += ['-netdev', 'hubport,hubid=0,id=' + name_of,
                       '-device', net % (name_of, bdf[8:], mac(bdf)) + more]
-        extra += ['-netdev', 'user,restrict=on,ipv6=off,id=user-hub,tftp=%s,bootfile=%s'
-                  % (boot, BOOT_FILE),
+        extra += ['-netdev', 'user,restrict=on,ipv6=off,id=user-hub',
                   '-netdev', 'hubport,hubid=0,id=hub-user,netdev=user-hub']
         extra += ['-drive', 'if=none,id=disk,format=raw,file=' + disk,
                   '-device', 'virtio-blk-pci,drive=disk,addr=%s%s' % (BLK[8:], IOMMU),
