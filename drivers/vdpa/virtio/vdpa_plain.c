@@ -83,8 +83,9 @@ plain_stop(struct vdpa_vf *vf, struct vfe_error *err)
 	uint16_t qid;
 	int rc;
 
-	if (vf->state == VDPA_S_QUIESCE)
+	if (vf->state == VDPA_S_QUIESCE && vdpa_drain_ms(vf) > vf->plain.drained_ms)
 		vdpa_drain(vf);
+	vf->plain.drained_ms = 0;
 	rc = vfe_virtio_reset(&vf->vdev, vfe_deadline_in_ms(VDPA_STOP_TIMEOUT_MS), NULL, err);
 	if (rc == 0)
 		rc = vfe_virtio_status_add(

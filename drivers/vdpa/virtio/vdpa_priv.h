@@ -279,9 +279,10 @@ struct vdpa_plain {
 	uint16_t ctrl_qid;
 	uint16_t ctrl_idx;
 	bool ctrl_works;
-	bool fresh;         /* it has been reset and configured for nobody since */
-	bool no_ring_reset; /* it did not when asked, so not again; lock of the VF */
-	uint16_t pairs;     /* that the device uses; net */
+	uint32_t drained_ms; /* all rings have been waited for, in vain; 0 = they have not */
+	bool fresh;          /* it has been reset and configured for nobody since */
+	bool no_ring_reset;  /* it did not when asked, so not again; lock of the VF */
+	uint16_t pairs;      /* that the device uses; net */
 	struct vdpa_change change;
 	atomic_uint_least64_t resets; /* of the device */
 	atomic_uint_least64_t ring_resets;

@@ -137,6 +137,19 @@ empty_down(struct vdpa_vf *vf, bool *todo, uint32_t *seen, struct vfe_deadline d
 	return rc < 0 ? rc : busy;
 }
 
+/* Some are still busy after @ms. */
+static int
+give_up(struct vdpa_vf *vf, int busy, uint32_t ms, struct vfe_error *err)
+{
+	uint16_t qid;
+	bool all = true;
+
+	for (qid = 0; qid < vf->nr_queues; qid++)
+		all = all && (vf->plain.change.which[qid] || !vf->applied[qid].enabled);
+	vf->plain.drained_ms = all ? ms : 0;
+	return vfe_error_set(err, -EBUSY, "%d queues were not empty in %u ms", busy, ms);
+}
+
 static int
 rings_down(struct vdpa_vf *vf, struct vfe_error *err)
 {
@@ -161,7 +174,7 @@ rings_down(struct vdpa_vf *vf, struct vfe_error *err)
 		vdpa_drain_pause(vf, round);
 	}
 	if (busy > 0 && vf->type->requests_last)
-		return vfe_error_set(err, -EBUSY, "%d queues were not empty in %u ms", busy, ms);
+		return give_up(vf, busy, ms, err);
 	if (busy > 0)
 		VDPA_LOG(NOTICE, run, vf->name, "%d queues were not empty in %u ms", busy, ms);
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++)

@@ -274,6 +274,7 @@ call_attach(void *arg)
 	vf->guest_blob = false;
 	vf->plain.fresh = true;
 	vf->plain.no_ring_reset = false;
+	vf->plain.drained_ms = 0;
 	vf->ring_failed = false;
 	vf->failed_seq = 0;
 	vf->last_error[0] = '\0';

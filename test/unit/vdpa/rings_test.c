@@ -712,6 +712,25 @@ log_waits_for_the_requests_of_a_disk(void **state)
 	assert_int_equal(fake_info(0)->dirty.all, 0);
 }
 
+/* Waiting twice would be too long for the answer to LOG_ALL, and cost a copy of all memory. */
+static void
+log_waits_once_for_a_disk_that_stays_busy(void **state)
+{
+	struct fake_guest *g = *state;
+	unsigned int resets;
+
+	start_disk(g);
+	resets = device().resets;
+	fake_store16(&guest_avail(g, 1)->idx, 1);
+	set_logging(g, DISK_FEATURES, true);
+	wait_resets(resets + 1);
+	wait_mode("relay");
+	assert_int_equal(fake_info(0)->dirty.all, 0);
+	assert_int_equal(device().resets, resets + 1);
+	assert_true(fake_info(0)->queues[1].shadow);
+	assert_int_equal(device().ring_resets[1], 0);
+}
+
 /* One that does not give back, and works in no order: exactly what it had is done again. */
 static void
 disk_gets_again_what_it_had(void **state)
@@ -773,6 +792,7 @@ main(void)
 		B(memory_that_comes_meanwhile_is_a_reset),
 		T(log_comes_and_goes_without_a_reset_of_the_device),
 		B(log_waits_for_the_requests_of_a_disk),
+		B(log_waits_once_for_a_disk_that_stays_busy),
 		B(disk_gets_again_what_it_had),
 	};
 
