@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "vdpa_msg.h"
 #include "vfe_state.h"
@@ -27,6 +28,7 @@ enum {
 	FAKE_QUEUE_SIZE = 256,
 	FAKE_RING_SIZE = 64, /* that guests choose */
 	FAKE_VFS = 4,
+	FAKE_VF_DEV = 4, /* PCI device number of VFs */
 	FAKE_MEM_SIZE = 1 << 20,
 	FAKE_MEM_GPA = 0x100000,
 	FAKE_PROTOCOL_STATUS = 1 << VDPA_PROTOCOL_F_STATUS,
@@ -270,5 +272,23 @@ unsigned int fake_nr_fds(void);
 /* An index of a ring, as the other side writes it; wait until it is @value, 10 s at most. */
 void fake_store16(uint16_t *p, uint16_t value);
 void fake_wait16(const uint16_t *p, uint16_t value);
+
+/* Between the parts of the world. */
+
+/* When to give up waiting: far more than anything takes. */
+void fake_until(struct timespec *ts);
+
+/* Does @stage fail now? Then @ret is what it returns. */
+bool fake_stage_fails(enum fake_stage stage, int *ret);
+
+#define FAKE_STAGE(stage, err)                                                          \
+	do {                                                                            \
+		int stage_ret;                                                          \
+		if (fake_stage_fails(stage, &stage_ret))                                \
+			return vfe_error_set(err, stage_ret, "stage %d", (int)(stage)); \
+	} while (0)
+
+/* The device has something to say, or to begin; world.lock held. */
+void fake_admin_wake_locked(void);
 
 #endif /* FAKE_WORLD_H */

@@ -1,0 +1,654 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026 The vfe authors
+ *
+ * PCI functions, DMA domains and virtio registers as the vDPA driver sees them.
+ */
+
+#undef NDEBUG
+
+#include "fake_world.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+
+#include <cmocka.h>
+
+#include "vdpa_priv.h"
+
+enum { NR_ALL_QUEUES = FAKE_QUEUES + 1 };
+
+/* --- PCI functions --- */
+
+struct vfe_pci_dev {
+	LIST_ENTRY(vfe_pci_dev) next;
+	struct vfe_bdf bdf;
+	int vf; /* -1 = PF */
+	int lost_fds[2];
+	atomic_int error;
+	int config_fd; /* of vector 0 */
+	uint8_t mac_last;
+};
+
+static LIST_HEAD(, vfe_pci_dev) open_list = LIST_HEAD_INITIALIZER(open_list);
+
+bool
+vfe_pci_is_kernel(const struct vfe_bdf *bdf)
+{
+	(void)bdf;
+	return world.kernel;
+}
+
+int
+vfe_pci_check_driver(const struct vfe_bdf *bdf, struct vfe_error *err)
+{
+	(void)bdf;
+	return world.no_driver ? vfe_error_set(err, -ENODEV, "is bound to no driver") : 0;
+}
+
+int
+vfe_pci_vf_parent(
+	const struct vfe_bdf *vf, struct vfe_bdf *ret_pf, int *ret_index, struct vfe_error *err)
+{
+	if (!world.kernel)
+		return vfe_error_set(err, -ENOENT, "a socket");
+	if (vf->dev != FAKE_VF_DEV)
+		return vfe_error_set(err, -ENODEV, "no VF");
+	*ret_pf = fake_pf;
+	*ret_index = vf->fn;
+	return 0;
+}
+
+int
+vfe_pci_vfs_create(const struct vfe_bdf *pf, unsigned int n, struct vfe_error *err)
+{
+	(void)pf;
+	if (n > FAKE_VFS)
+		return vfe_error_set(err, -ERANGE, "too many");
+	if (world.created_vfs == n)
+		return 0;
+	world.created_vfs = n;
+	return 1;
+}
+
+int
+vfe_pci_vfs_destroy(const struct vfe_bdf *pf, struct vfe_error *err)
+{
+	(void)pf;
+	(void)err;
+	world.created_vfs = 0;
+	return 0;
+}
+
+void
+vfe_pci_domain_detach(struct vfe_pci_domain *domain, struct vfe_pci_dev *dev)
+{
+	(void)domain;
+	(void)dev;
+	world.detaches++;
+}
+
+int
+vfe_pci_find(
+	const struct vfe_bdf *bdf, const char *dir, char *path, size_t size, struct vfe_error *err)
+{
+	(void)bdf;
+	(void)dir;
+	FAKE_STAGE(FAKE_STAGE_FIND, err);
+	return vfe_str_copy(path, size, "/nowhere");
+}
+
+int
+vfe_pci_open(const struct vfe_pci_open_cfg *cfg, struct vfe_pci_dev **ret, struct vfe_error *err)
+{
+	struct vfe_pci_dev *dev;
+
+	FAKE_STAGE(FAKE_STAGE_OPEN, err);
+	dev = calloc(1, sizeof(*dev));
+	assert(dev != NULL);
+	dev->bdf = cfg->bdf;
+	dev->vf = vfe_bdf_equal(&cfg->bdf, &fake_pf) ? -1 : cfg->bdf.fn;
+	dev->config_fd = -1;
+	assert(socketpair(AF_UNIX, SOCK_STREAM, 0, dev->lost_fds) == 0);
+	pthread_mutex_lock(&world.lock);
+	dev->mac_last = world.mac_last;
+	world.open_devices++;
+	LIST_INSERT_HEAD(&open_list, dev, next);
+	pthread_mutex_unlock(&world.lock);
+	*ret = dev;
+	return 0;
+}
+
+void
+vfe_pci_close(struct vfe_pci_dev *dev)
+{
+	if (dev == NULL)
+		return;
+	pthread_mutex_lock(&world.lock);
+	LIST_REMOVE(dev, next);
+	world.open_devices--;
+	pthread_mutex_unlock(&world.lock);
+	vfe_close_all(dev->lost_fds, 2);
+	vfe_close(&dev->config_fd);
+	free(dev);
+}
+
+const char *
+vfe_pci_transport(const struct vfe_pci_dev *dev)
+{
+	(void)dev;
+	return "fake";
+}
+
+int
+vfe_pci_lost_fd(const struct vfe_pci_dev *dev)
+{
+	return dev->lost_fds[0];
+}
+
+uint32_t
+vfe_pci_lost_events(const struct vfe_pci_dev *dev)
+{
+	(void)dev;
+	return 0x2000; /* POLLRDHUP */
+}
+
+int
+vfe_pci_error(const struct vfe_pci_dev *dev)
+{
+	return atomic_load(&dev->error);
+}
+
+void
+vfe_pci_abort(struct vfe_pci_dev *dev)
+{
+	atomic_store(&dev->error, -ENODEV);
+}
+
+void
+fake_hang_up(const struct vfe_bdf *bdf)
+{
+	struct vfe_pci_dev *dev;
+
+	pthread_mutex_lock(&world.lock);
+	LIST_FOREACH (dev, &open_list, next) {
+		if (!vfe_bdf_equal(&dev->bdf, bdf))
+			continue;
+		atomic_store(&dev->error, -ENODEV);
+		vfe_close(&dev->lost_fds[1]);
+	}
+	pthread_mutex_unlock(&world.lock);
+}
+
+void
+fake_config_interrupt(unsigned int i)
+{
+	struct vfe_pci_dev *dev;
+
+	pthread_mutex_lock(&world.lock);
+	LIST_FOREACH (dev, &open_list, next) {
+		if (dev->vf == (int)i)
+			assert(eventfd_write(dev->config_fd, 1) == 0);
+	}
+	pthread_mutex_unlock(&world.lock);
+}
+
+struct vfe_dma_arena {
+	uint64_t iova;
+	uint64_t used;
+	uint8_t mem[1 << 16];
+};
+
+static struct vfe_dma_arena *arenas[FAKE_VFS + 1];
+
+/* Where the device finds @iova, if it is in memory of the driver. */
+void *
+fake_arena_at(uint64_t iova)
+{
+	unsigned int i;
+
+	for (i = 0; i < VFE_ARRAY_SIZE(arenas); i++) {
+		if (arenas[i] != NULL && iova >= arenas[i]->iova &&
+			iova - arenas[i]->iova < sizeof(arenas[i]->mem))
+			return arenas[i]->mem + (iova - arenas[i]->iova);
+	}
+	return NULL;
+}
+
+/* The device takes what is on its control queue. world.lock held. */
+static void
+ctrl_execute(struct fake_vf_log *log, const struct vfe_virtio_queue_cfg *q)
+{
+	const struct vfe_wire_vring_desc *desc = fake_arena_at(q->desc);
+	struct vfe_wire_vring_avail *avail = fake_arena_at(q->driver);
+	struct vfe_wire_vring_used *used = fake_arena_at(q->device);
+	const struct vfe_wire_net_ctrl_hdr *hdr = fake_arena_at(le64toh(desc[0].addr));
+	const uint8_t *data = fake_arena_at(le64toh(desc[1].addr));
+	uint8_t *ack = fake_arena_at(le64toh(desc[2].addr));
+
+	assert((log->regs.status & VFE_VIRTIO_S_DRIVER_OK) != 0);
+	assert(le16toh(avail->idx) == (uint16_t)(log->regs.ctrl_avail + 1));
+	assert(le16toh(avail->ring[log->regs.ctrl_avail % q->size]) == 0);
+	assert(le16toh(desc[0].flags) == VFE_VRING_DESC_F_NEXT && le16toh(desc[0].next) == 1);
+	assert(le16toh(desc[1].flags) == VFE_VRING_DESC_F_NEXT && le16toh(desc[1].next) == 2);
+	assert(le16toh(desc[2].flags) == VFE_VRING_DESC_F_WRITE && le32toh(desc[2].len) == 1);
+	assert(le32toh(desc[0].len) == sizeof(*hdr));
+	if (hdr->class_ == VFE_NET_CTRL_RX && le32toh(desc[1].len) == 1)
+		log->regs.promisc = hdr->cmd == VFE_NET_CTRL_RX_PROMISC && data[0] == 1;
+	else if (hdr->class_ == VFE_NET_CTRL_MQ && le32toh(desc[1].len) == 2)
+		log->regs.pairs = (uint16_t)(data[0] | data[1] << 8);
+	else
+		fail_msg("control command %u %u", hdr->class_, hdr->cmd);
+	*ack = log->ctrl_refuses ? VFE_NET_CTRL_ERR : VFE_NET_CTRL_OK;
+	log->regs.ctrl_commands++;
+	log->regs.ctrl_avail++;
+	used->idx = htole16((uint16_t)(log->regs.ctrl_avail + (log->ctrl_lies ? 7 : 0)));
+	pthread_cond_broadcast(&world.cond);
+}
+
+int
+vfe_pci_doorbell_ring(const struct vfe_pci_doorbell *db, uint32_t value, uint32_t len)
+{
+	struct fake_vf_log *log = &world.vf[db->dev->vf];
+
+	assert(len == 2 && value <= FAKE_QUEUES);
+	pthread_mutex_lock(&world.lock);
+	if (log->regs.enabled[value] && fake_arena_at(log->regs.queues[value].desc) != NULL) {
+		ctrl_execute(log, &log->regs.queues[value]);
+		pthread_mutex_unlock(&world.lock);
+		return 0;
+	}
+	pthread_mutex_unlock(&world.lock);
+	assert(value < FAKE_QUEUES);
+	if (atomic_load(&log->doorbell_eagain) > 0) {
+		atomic_fetch_sub(&log->doorbell_eagain, 1);
+		return -EAGAIN;
+	}
+	pthread_mutex_lock(&world.lock);
+	atomic_fetch_add(&log->doorbells[value], 1);
+	pthread_cond_broadcast(&world.cond);
+	pthread_mutex_unlock(&world.lock);
+	return 0;
+}
+
+int
+vfe_pci_irq_set(struct vfe_pci_dev *dev, uint32_t start, uint32_t count, const int *fds,
+	struct vfe_error *err)
+{
+	struct fake_vf_log *log = &world.vf[dev->vf];
+
+	FAKE_STAGE(FAKE_STAGE_IRQ, err);
+	if (vfe_pci_error(dev) != 0)
+		return vfe_error_set(err, -ENODEV, "gone");
+	assert(start + count <= FAKE_QUEUES + 1);
+	pthread_mutex_lock(&world.lock);
+	log->irq_sets++;
+	memcpy(log->irq_fds + start, fds, count * sizeof(*fds));
+	if (start == 0) {
+		vfe_close(&dev->config_fd);
+		dev->config_fd = vfe_fd_dup(fds[0]);
+	}
+	pthread_mutex_unlock(&world.lock);
+	return 0;
+}
+
+int
+vfe_pci_set_master(struct vfe_pci_dev *dev, bool on, struct vfe_error *err)
+{
+	(void)dev;
+	if (on)
+		FAKE_STAGE(FAKE_STAGE_MASTER, err);
+	return 0;
+}
+
+int
+vfe_pci_sriov_get(struct vfe_pci_dev *pf, struct vfe_pci_sriov *ret, struct vfe_error *err)
+{
+	(void)pf;
+	FAKE_STAGE(FAKE_STAGE_SRIOV, err);
+	*ret = (struct vfe_pci_sriov){.num_vfs = FAKE_VFS, .vf_stride = 1};
+	return 0;
+}
+
+int
+vfe_pci_sriov_vf_index(
+	const struct vfe_bdf *pf, const struct vfe_pci_sriov *sriov, const struct vfe_bdf *vf)
+{
+	(void)sriov;
+	if (!vfe_bdf_equal(pf, &fake_pf) || vf->bus != fake_pf.bus || vf->dev != FAKE_VF_DEV ||
+		vf->fn >= FAKE_VFS)
+		return -ENODEV;
+	return vf->fn;
+}
+
+/* --- domains --- */
+
+struct vfe_pci_domain {
+	unsigned int mappings;
+};
+
+int
+vfe_pci_domain_create(struct vfe_pci_domain **ret, struct vfe_error *err)
+{
+	(void)err;
+	*ret = calloc(1, sizeof(**ret));
+	assert(*ret != NULL);
+	pthread_mutex_lock(&world.lock);
+	world.domains++;
+	pthread_mutex_unlock(&world.lock);
+	return 0;
+}
+
+void
+vfe_pci_domain_destroy(struct vfe_pci_domain *domain)
+{
+	if (domain == NULL)
+		return;
+	assert(domain->mappings == 0);
+	pthread_mutex_lock(&world.lock);
+	world.domains--;
+	pthread_mutex_unlock(&world.lock);
+	free(domain);
+}
+
+int
+vfe_pci_domain_map(struct vfe_pci_domain *domain, const struct vfe_pci_dma *dma,
+	unsigned int *ret_lost, struct vfe_error *err)
+{
+	int ret;
+
+	(void)ret_lost;
+	assert(dma->size > 0 && dma->fd >= 0 && dma->va != NULL);
+	pthread_mutex_lock(&world.lock);
+	ret = world.fail_map;
+	world.fail_map = 0;
+	if (ret == 0) {
+		domain->mappings++;
+		world.mapped++;
+		world.maps++;
+		fake_track_map(domain, dma);
+	}
+	pthread_mutex_unlock(&world.lock);
+	return ret < 0 ? vfe_error_set(err, ret, "cannot map") : 0;
+}
+
+int
+vfe_pci_domain_unmap(
+	struct vfe_pci_domain *domain, uint64_t iova, uint64_t size, struct vfe_error *err)
+{
+	(void)size;
+	(void)err;
+	pthread_mutex_lock(&world.lock);
+	fake_track_unmap(domain, iova);
+	assert(domain->mappings > 0);
+	domain->mappings--;
+	world.mapped--;
+	world.unmaps++;
+	pthread_cond_broadcast(&world.cond);
+	pthread_mutex_unlock(&world.lock);
+	return 0;
+}
+
+int
+vfe_dma_arena_create(struct vfe_pci_domain *domain, uint64_t iova_base, uint64_t size,
+	struct vfe_dma_arena **ret, struct vfe_error *err)
+{
+	struct vfe_dma_arena *arena;
+	unsigned int i;
+
+	(void)domain;
+	FAKE_STAGE(FAKE_STAGE_ARENA, err);
+	arena = calloc(1, sizeof(*arena));
+	assert(arena != NULL && size <= UINT32_MAX);
+	arena->iova = iova_base;
+	pthread_mutex_lock(&world.lock);
+	for (i = 0; arenas[i] != NULL; i++)
+		assert(i + 1 < VFE_ARRAY_SIZE(arenas));
+	arenas[i] = arena;
+	world.arenas++;
+	pthread_mutex_unlock(&world.lock);
+	*ret = arena;
+	return 0;
+}
+
+void *
+vfe_dma_arena_alloc(struct vfe_dma_arena *arena, uint64_t size, uint64_t align, uint64_t *ret_iova)
+{
+	uint64_t at = vfe_align_up(arena->used, align);
+
+	assert(at + size <= sizeof(arena->mem));
+	arena->used = at + size;
+	*ret_iova = arena->iova + at;
+	return arena->mem + at;
+}
+
+void
+vfe_dma_arena_free(struct vfe_dma_arena *arena, void *block)
+{
+	assert((uint8_t *)block >= arena->mem &&
+		(uint8_t *)block < arena->mem + sizeof(arena->mem));
+}
+
+void
+vfe_dma_arena_destroy(struct vfe_dma_arena *arena)
+{
+	unsigned int i;
+
+	if (arena == NULL)
+		return;
+	pthread_mutex_lock(&world.lock);
+	for (i = 0; arenas[i] != arena; i++)
+		assert(i + 1 < VFE_ARRAY_SIZE(arenas));
+	arenas[i] = NULL;
+	world.arenas--;
+	pthread_mutex_unlock(&world.lock);
+	free(arena);
+}
+
+/* --- virtio registers --- */
+
+int
+vfe_virtio_init(struct vfe_virtio_dev *vdev, struct vfe_pci_dev *pci, struct vfe_error *err)
+{
+	int ignored;
+
+	FAKE_STAGE(FAKE_STAGE_INIT, err);
+	memset(vdev, 0, sizeof(*vdev));
+	vdev->pci = pci;
+	vdev->pci_device_id = fake_stage_fails(FAKE_STAGE_DEVICE_ID, &ignored) ? 0x1045 : 0x1041;
+	vdev->device_features = FAKE_FEATURES;
+	vdev->device.length = sizeof(struct vfe_wire_net_config);
+	if (world.blk) {
+		vdev->pci_device_id ^= 0x1041 ^ 0x1042;
+		vdev->device_features = FAKE_BLK_FEATURES;
+		vdev->device.length = sizeof(struct vfe_wire_blk_config);
+	}
+	if (world.no_ring_reset)
+		vdev->device_features &= ~VFE_BIT(VFE_VIRTIO_F_RING_RESET);
+	if (pci->vf < 0)
+		vdev->device_features = VFE_BIT(32) | VFE_BIT(33) | VFE_BIT(41) | VFE_BIT(44);
+	vdev->num_queues = NR_ALL_QUEUES;
+	vdev->num_vectors =
+		fake_stage_fails(FAKE_STAGE_VECTORS, &ignored) ? FAKE_QUEUES : FAKE_QUEUES + 2;
+	return 0;
+}
+
+int
+vfe_virtio_status_add(struct vfe_virtio_dev *vdev, uint8_t bits, struct vfe_error *err)
+{
+	if (vfe_pci_error(vdev->pci) != 0)
+		return vfe_error_set(err, -ENODEV, "gone");
+	FAKE_STAGE(FAKE_STAGE_STATUS, err);
+	if (vdev->pci->vf >= 0) {
+		pthread_mutex_lock(&world.lock);
+		world.vf[vdev->pci->vf].regs.status |= bits;
+		pthread_cond_broadcast(&world.cond);
+		pthread_mutex_unlock(&world.lock);
+	}
+	return 0;
+}
+
+int
+vfe_virtio_reset(struct vfe_virtio_dev *vdev, struct vfe_deadline deadline,
+	const atomic_bool *cancel, struct vfe_error *err)
+{
+	(void)deadline;
+	(void)cancel;
+	if (vfe_pci_error(vdev->pci) != 0)
+		return vfe_error_set(err, -ENODEV, "gone");
+	FAKE_STAGE(FAKE_STAGE_RESET, err);
+	if (vdev->pci->vf >= 0) {
+		pthread_mutex_lock(&world.lock);
+		world.vf[vdev->pci->vf].resets++;
+		world.vf[vdev->pci->vf].regs = (struct fake_regs){.pairs = 1};
+		pthread_mutex_unlock(&world.lock);
+	}
+	if (world.fail_reset)
+		return vfe_error_set(err, -ETIMEDOUT, "no reset");
+	return 0;
+}
+
+int
+vfe_virtio_features_set(struct vfe_virtio_dev *vdev, uint64_t wanted, struct vfe_error *err)
+{
+	FAKE_STAGE(FAKE_STAGE_FEATURES, err);
+	assert((wanted & ~vdev->device_features) == 0);
+	if (vdev->pci->vf >= 0)
+		world.vf[vdev->pci->vf].regs.features = wanted;
+	return 0;
+}
+
+int
+vfe_virtio_config_vector_set(struct vfe_virtio_dev *vdev, uint16_t vector, struct vfe_error *err)
+{
+	(void)err;
+	world.vf[vdev->pci->vf].regs.config_vector = vector;
+	return 0;
+}
+
+int
+vfe_virtio_queue_enable(struct vfe_virtio_dev *vdev, uint16_t qid,
+	const struct vfe_virtio_queue_cfg *cfg, struct vfe_error *err)
+{
+	struct fake_regs *regs = &world.vf[vdev->pci->vf].regs;
+
+	if (vfe_pci_error(vdev->pci) != 0)
+		return vfe_error_set(err, -ENODEV, "gone");
+	pthread_mutex_lock(&world.lock);
+	assert(qid < vdev->num_queues && !regs->enabled[qid]);
+	assert((regs->status & VFE_VIRTIO_S_DRIVER_OK) == 0 || regs->was_reset[qid]);
+	regs->enabled[qid] = true;
+	regs->queues[qid] = *cfg;
+	pthread_mutex_unlock(&world.lock);
+	return 0;
+}
+
+int
+vfe_virtio_queue_reset(struct vfe_virtio_dev *vdev, uint16_t qid, struct vfe_deadline deadline,
+	struct vfe_error *err)
+{
+	struct fake_vf_log *log = &world.vf[vdev->pci->vf];
+	int rc;
+
+	(void)deadline;
+	if (vfe_pci_error(vdev->pci) != 0)
+		return vfe_error_set(err, -ENODEV, "gone");
+	pthread_mutex_lock(&world.lock);
+	assert((log->regs.features & VFE_BIT(VFE_VIRTIO_F_RING_RESET)) != 0);
+	assert(qid < vdev->num_queues && log->regs.enabled[qid]);
+	rc = log->ring_reset_fails;
+	if (rc == 0) {
+		log->ring_resets[qid]++;
+		log->regs.enabled[qid] = false;
+		log->regs.was_reset[qid] = true;
+	}
+	pthread_mutex_unlock(&world.lock);
+	return rc == 0 ? 0 : vfe_error_set(err, rc, "queue %u is not reset", qid);
+}
+
+int
+vfe_virtio_config_read_fields(struct vfe_virtio_dev *vdev, const uint8_t *widths, unsigned int nr,
+	void *buf, struct vfe_error *err)
+{
+	union vdpa_config config = {
+		.net.mac = {2, 0, 0, 0, (uint8_t)vdev->pci->vf, vdev->pci->mac_last},
+		.net.max_virtqueue_pairs = htole16(FAKE_QUEUES / 2),
+		.net.mtu = htole16(1500),
+	};
+	uint32_t len = 0;
+
+	pthread_mutex_lock(&world.lock);
+	config.net.status = htole16(world.link_status);
+	if (world.blk)
+		config.blk = world.disk;
+	pthread_mutex_unlock(&world.lock);
+	FAKE_STAGE(FAKE_STAGE_CONFIG, err);
+	if (vfe_pci_error(vdev->pci) != 0)
+		return vfe_error_set(err, -ENODEV, "gone");
+	while (nr > 0)
+		len += widths[--nr];
+	assert(len <= sizeof(config));
+	memcpy(buf, &config, len);
+	return 0;
+}
+
+int
+vfe_virtio_config_write(struct vfe_virtio_dev *vdev, uint32_t off, const void *buf, uint32_t len,
+	struct vfe_error *err)
+{
+	if (vfe_pci_error(vdev->pci) != 0)
+		return vfe_error_set(err, -ENODEV, "gone");
+	assert(len == 1);
+	pthread_mutex_lock(&world.lock);
+	world.config_writes++;
+	world.config_write_off = off;
+	world.config_write_value = *(const uint8_t *)buf;
+	memcpy((uint8_t *)&world.disk + off, buf, len);
+	pthread_cond_broadcast(&world.cond);
+	pthread_mutex_unlock(&world.lock);
+	return 0;
+}
+
+int
+vfe_virtio_isr_read(struct vfe_virtio_dev *vdev, uint8_t *ret, struct vfe_error *err)
+{
+	(void)vdev;
+	(void)err;
+	*ret = 0;
+	return 0;
+}
+
+int
+vfe_virtio_queue_info(struct vfe_virtio_dev *vdev, uint16_t qid, struct vfe_virtio_queue_info *ret,
+	struct vfe_error *err)
+{
+	(void)vdev;
+	FAKE_STAGE(FAKE_STAGE_QUEUE, err);
+	*ret = (struct vfe_virtio_queue_info){.size = FAKE_QUEUE_SIZE, .notify_off = qid};
+	return 0;
+}
+
+int
+vfe_virtio_doorbell_get(struct vfe_virtio_dev *vdev, uint16_t qid, uint16_t notify_off,
+	struct vfe_pci_doorbell *ret, struct vfe_error *err)
+{
+	FAKE_STAGE(FAKE_STAGE_DOORBELL, err);
+	assert(notify_off == qid);
+	*ret = (struct vfe_pci_doorbell){
+		.dev = vdev->pci,
+		.off = qid * 4096u,
+		.event_fd = -1,
+		.map_fd = vdev->pci->lost_fds[0], /* any fd */
+		.map_offset = qid * 4096u,
+		.map_size = 4096,
+	};
+	return 0;
+}
