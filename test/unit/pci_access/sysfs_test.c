@@ -153,6 +153,17 @@ numbers_that_the_pf_cannot_have(void **state)
 }
 
 static void
+attribute_that_cannot_be_read(void **state)
+{
+	(void)state;
+	fv_remove(PF_DIR "sriov_totalvfs");
+	fv_file(PF_DIR "sriov_totalvfs/0", ""); /* it opens, and a read fails */
+	assert_int_equal(vfe_pci_vfs_create(&pf, 1, &err), -ENOTSUP);
+	assert_non_null(strstr(err.text, PF));
+	assert_file(PF_DIR "sriov_numvfs", "0");
+}
+
+static void
 kernel_that_creates_no_vfs(void **state)
 {
 	(void)state;
@@ -210,6 +221,7 @@ main(void)
 		T(vf_knows_its_pf),
 		T(vfs_are_created_and_bound),
 		T(numbers_that_the_pf_cannot_have),
+		T(attribute_that_cannot_be_read),
 		T(kernel_that_creates_no_vfs),
 		T(vf_that_cannot_be_bound_takes_all_away),
 	};
