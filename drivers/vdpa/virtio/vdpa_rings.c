@@ -9,8 +9,8 @@
  * is: features, other rings, vectors, what its control queue was told.
  *
  * What fails on the way ends in a restart of the whole function, as it is without RING_RESET. So
- * does a disk that has requests in hand at the deadline: a device that is reset gives them back,
- * of one that resets a queue that is not said.
+ * does a disk that has requests in hand at the deadline, or may have got one with the reset: a
+ * device that is reset gives them back, or ends them; one that resets a queue may not.
  */
 
 #include <errno.h>
@@ -97,6 +97,23 @@ distrust(struct vdpa_vf *vf)
 	pthread_mutex_unlock(&vf->lock);
 }
 
+/*
+ * A guest that runs may have added a request after the last look, and the device taken it. One that
+ * completed it after all would do so in the ring that the queue has by then.
+ */
+static bool
+may_have_requests(struct vdpa_vf *vf, uint16_t qid)
+{
+	const struct vdpa_applied *a = &vf->applied[qid];
+	uint16_t used, avail;
+
+	if (!vf->type->requests_last || a->shadow ||
+		vdpa_domain_used_index(vf->domain, a->used, &used) < 0 ||
+		vdpa_domain_avail_index(vf->domain, a->avail, &avail) < 0)
+		return false;
+	return used != avail;
+}
+
 /* The device has it no more, and what it has used of it is the guest's. */
 static int
 ring_down(struct vdpa_vf *vf, uint16_t qid, struct vfe_deadline deadline, struct vfe_error *err)
@@ -108,12 +125,14 @@ ring_down(struct vdpa_vf *vf, uint16_t qid, struct vfe_deadline deadline, struct
 		return rc;
 	}
 	atomic_fetch_add(&vf->plain.ring_resets, 1);
+	if (may_have_requests(vf, qid))
+		rc = vfe_error_set(err, -EBUSY, "queue %u got requests while it was reset", qid);
 	vdpa_shadow_stop_ring(vf, qid);
 	pthread_mutex_lock(&vf->lock);
 	vf->applied[qid].enabled = false;
 	vf->applied[qid].shadow = false;
 	pthread_mutex_unlock(&vf->lock);
-	return 0;
+	return rc;
 }
 
 /* Those of @todo that are empty, each at an instant of its own. How many are not, or -errno. */

@@ -569,6 +569,9 @@ vfe_virtio_queue_reset(struct vfe_virtio_dev *vdev, uint16_t qid, struct vfe_dea
 		log->ring_resets[qid]++;
 		log->regs.enabled[qid] = false;
 		log->regs.was_reset[qid] = true;
+		if (log->ring_reset_adds != NULL)
+			fake_store16(log->ring_reset_adds,
+				(uint16_t)(le16toh(*log->ring_reset_adds) + 1));
 	}
 	pthread_mutex_unlock(&world.lock);
 	return rc == 0 ? 0 : vfe_error_set(err, rc, "queue %u is not reset", qid);

@@ -103,6 +103,7 @@ struct fake_regs {
 struct fake_vf_log {
 	unsigned int resets;
 	unsigned int ring_resets[FAKE_QUEUES + 1];
+	uint16_t *ring_reset_adds; /* available index that goes on meanwhile; NULL = none */
 	int ring_reset_fails; /* -ETIMEDOUT: it never ends; -EIO: it is a lie; others as they are */
 	unsigned int irq_sets;
 	int irq_fds[FAKE_QUEUES + 1]; /* as given; only compared */

@@ -544,6 +544,25 @@ disk_that_is_busy_is_reset_as_a_whole(void **state)
 	assert_int_equal(device().resets, resets + 1);
 }
 
+/* A device may have taken it, and complete it when the ring is another one. */
+static void
+request_that_comes_with_the_reset_of_a_ring(void **state)
+{
+	struct fake_guest *g = *state;
+	unsigned int resets;
+
+	start_disk(g);
+	resets = device().resets;
+	world.vf[0].ring_reset_adds = &guest_avail(g, 1)->idx;
+	fake_guest_enable(g, 1, false);
+	wait_resets(resets + 1);
+	world.vf[0].ring_reset_adds = NULL;
+	assert_int_equal(device().ring_resets[1], 1);
+	assert_false(device().regs.enabled[1]);
+	assert_string_equal(fake_info(0)->last_error, "");
+	assert_int_equal(nr_ring_resets(), 1);
+}
+
 /* Ring @q is to be taken from the device, which has something in hand of it: that is waited for. */
 static void
 disable_busy(struct fake_guest *g, unsigned int q)
@@ -789,6 +808,7 @@ main(void)
 		B(ring_that_the_device_never_had_needs_its_reset),
 		B(device_that_dies_meanwhile_comes_back),
 		B(disk_that_is_busy_is_reset_as_a_whole),
+		B(request_that_comes_with_the_reset_of_a_ring),
 		B(memory_that_comes_meanwhile_is_a_reset),
 		T(log_comes_and_goes_without_a_reset_of_the_device),
 		B(log_waits_for_the_requests_of_a_disk),
