@@ -506,7 +506,7 @@ def test_disk_without_requests_outlives_its_controller(host, image):
         host.controller.inject('disk', 'none')
         assert disk.queues[0].take(10.0)[:2] == (slow, OK)
         host.controller.kill()
-        host.wait_log('lost with 0 requests in flight')
+        host.wait_log(host.controller.vf(PLAIN) + ': lost with 0 requests in flight')
         data = os.urandom(BLOCK)
         late = disk.submit(T_OUT, 8, out=data)
         host.start_controller()

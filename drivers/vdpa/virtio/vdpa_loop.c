@@ -107,6 +107,15 @@ vdpa_work_cancel(struct vdpa_work *work)
 	pthread_mutex_unlock(&loop.lock);
 }
 
+void
+vdpa_work_finish(struct vdpa_work *work)
+{
+	pthread_mutex_lock(&loop.lock);
+	while (work->queued || work->running)
+		pthread_cond_wait(&loop.idle, &loop.lock);
+	pthread_mutex_unlock(&loop.lock);
+}
+
 /*
  * Take the first work of @list and run it, the lock being held before and after. The thread that
  * ran it puts it back when it was posted meanwhile, and goes on with the list itself.

@@ -54,6 +54,9 @@ void vdpa_worker_post(struct vdpa_work *work);
 /* Take @work out of its queue, wait until it does not run. Not from the thread that runs it. */
 void vdpa_work_cancel(struct vdpa_work *work);
 
+/* Wait until @work has run as often as it was posted. Not from the thread that runs it. */
+void vdpa_work_finish(struct vdpa_work *work);
+
 /* Run @fn on the reactor and wait for its end. Not from the reactor. */
 void vdpa_reactor_call(void (*fn)(void *arg), void *arg);
 

@@ -737,7 +737,8 @@ vdpa_vf_reattach(struct vdpa_vf *vf, struct vfe_vdpa_error *err)
 			vfe_error_set(&err->err, -EAGAIN, "%s: %s", vf->name,
 				ret < 0 ? "the loss is being dealt with"
 					: "its PF is not back yet"));
-	vdpa_work_cancel(&vf->note);
+	/* rings in which a device had nothing may start again */
+	vdpa_work_finish(&vf->note);
 	/* the kernel gives a function only once */
 	vfe_pci_domain_detach(vdpa_domain_pci(vf->domain), vf->pci);
 	ret = hardware_bring_up(vf, &hw, err);

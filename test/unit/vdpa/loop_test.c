@@ -140,6 +140,42 @@ once_cancelled_nothing_touches_it(void **state)
 	vdpa_work_cancel(&next.work);
 }
 
+struct finisher {
+	struct gated g;
+	atomic_bool finished;
+};
+
+static void *
+finish(void *arg)
+{
+	struct finisher *f = arg;
+
+	vdpa_work_finish(&f->g.work);
+	atomic_store(&f->finished, true);
+	return NULL;
+}
+
+static void
+what_is_finished_has_run_as_often_as_posted(void **state)
+{
+	struct finisher f = {.finished = false};
+	pthread_t thread;
+
+	(void)state;
+	gated_init(&f.g);
+	vdpa_worker_post(&f.g.work);
+	wait_for(&f.g.begun);
+	vdpa_worker_post(&f.g.work);
+	assert_int_equal(pthread_create(&thread, NULL, finish, &f), 0);
+	sem_post(&f.g.may_end);
+	wait_for(&f.g.begun);
+	assert_false(atomic_load(&f.finished));
+	sem_post(&f.g.may_end);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(atomic_load(&f.g.runs), 2);
+	assert_int_equal(atomic_load(&f.g.now), 0);
+}
+
 int
 main(void)
 {
@@ -147,6 +183,8 @@ main(void)
 		cmocka_unit_test_setup_teardown(
 			posted_again_while_it_runs_it_waits_its_turn, setup, teardown),
 		cmocka_unit_test_setup_teardown(once_cancelled_nothing_touches_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			what_is_finished_has_run_as_often_as_posted, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
