@@ -484,8 +484,11 @@ state_set_locked(struct vdpa_vf *vf, enum vdpa_state state)
 static void
 start_failed_locked(struct vdpa_vf *vf, const char *why)
 {
-	/* without its PF a VF cannot start; the PF's return starts it */
-	if (atomic_load(&vf->pf->lost))
+	/*
+	 * Without its PF a VF cannot start, nor when it is lost, for which it has the better
+	 * reason; the return of either starts it.
+	 */
+	if (atomic_load(&vf->pf->lost) || vf->lost)
 		return;
 	vf->failed_seq = vf->seq;
 	vdpa_vf_set_error_locked(vf, why);

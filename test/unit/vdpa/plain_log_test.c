@@ -445,6 +445,25 @@ device_that_uses_a_buffer_twice_is_lost(void **state)
 }
 
 static void
+device_that_lies_while_it_is_waited_for_is_lost(void **state)
+{
+	struct rig *r = *state;
+
+	start(r);
+	begin(r);
+	guest_adds(r, 3);
+	guest_adds(r, 4);
+	/* no interrupt: who looks is the one that stops the device */
+	r->used->ring[0] = (struct vfe_wire_vring_used_elem){htole32(3), 0};
+	r->used->ring[1] = r->used->ring[0];
+	fake_store16(&r->used->idx, 2);
+	assert_int_equal(fake_get_base(r->g.vid, 1), 1);
+	fake_wait_state(0, "lost");
+	wait_error("queue 1: ");
+	assert_int_equal(le16toh(r->guest_used->idx), 1);
+}
+
+static void
 guest_whose_chain_makes_no_sense_is_not_served(void **state)
 {
 	struct rig *r = *state;
@@ -607,6 +626,7 @@ main(void)
 		T(without_the_relay_all_is_marked),
 		T(device_that_uses_what_it_has_not_is_lost),
 		T(device_that_uses_a_buffer_twice_is_lost),
+		T(device_that_lies_while_it_is_waited_for_is_lost),
 		T(guest_whose_chain_makes_no_sense_is_not_served),
 		T(guest_whose_head_is_no_descriptor_is_not_served),
 		T(nothing_is_written_after_the_answer),
