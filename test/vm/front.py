@@ -240,24 +240,39 @@ def run_exchange(service, names, count):
     return {'transport': info['transport']}
 
 
+def killed_in_the_middle(ends, work):
+    """
+    Runs work() in a process of its own, which is killed then. The guest of that process has memory
+    of its own, as every VM has: what is under way may be finished in it after the end.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            memory = Memory(MEMORY, GUEST_BASE)
+            for end in ends:
+                end.memory = memory
+            work()
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+
+
 def run_crash(service, names, count):
     """The front-end is killed at work; the next one finds everything in order, several times."""
     ends = add(service, names)
+
+    def work():
+        for end in dict.fromkeys(ends):
+            end.start()
+        exchange(*ends, count)
+        # what is under way stays so
+        for end in dict.fromkeys(ends):
+            end.guest.send_frame(make_frame(60))
+
     for _ in range(3):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                for end in dict.fromkeys(ends):
-                    end.start()
-                exchange(*ends, count)
-                # what is under way stays so
-                for end in dict.fromkeys(ends):
-                    end.guest.send_frame(make_frame(60))
-                os.kill(os.getpid(), signal.SIGKILL)
-            finally:
-                os._exit(1)
-        _, status = os.waitpid(pid, 0)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+        killed_in_the_middle(ends, work)
     for end in dict.fromkeys(ends):
         end.start()
     exchange(*ends, count)
@@ -422,27 +437,18 @@ def run_fast(service, names, count):
             'interrupts': got}
 
 
-def killed_while_it_writes(disk):
-    """A front-end that ends in the middle, in a process of its own."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            guest = disk.start(Disk)
-            guest.write(os.urandom(DISK_PART))
-            for at in range(8):
-                guest.submit(blk.T_OUT, at, out=os.urandom(blk.SECTOR))
-            os.kill(os.getpid(), signal.SIGKILL)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
-
-
 def run_disk(service, names, _count):
     """Write, read and compare; a front-end is killed; the next one writes and reads all anew."""
     disk = Function(service, names[0], Memory(MEMORY, GUEST_BASE))
     data = os.urandom(DISK_PART)
-    killed_while_it_writes(disk)
+
+    def work():
+        guest = disk.start(Disk)
+        guest.write(os.urandom(DISK_PART))
+        for at in range(8):
+            guest.submit(blk.T_OUT, at, out=os.urandom(blk.SECTOR))
+
+    killed_in_the_middle([disk], work)
     guest = disk.start(Disk)
     capacity = guest.capacity()
     guest.write(data)
