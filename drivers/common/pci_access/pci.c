@@ -273,6 +273,39 @@ vfe_pci_set_master(struct vfe_pci_dev *dev, bool on, struct vfe_error *err)
 	return vfe_pci_config_write(dev, VFE_PCI_COMMAND, &cmd, sizeof(cmd), err);
 }
 
+bool
+vfe_pci_is_physical(const struct vfe_pci_dev *dev)
+{
+	return dev->physical;
+}
+
+int
+vfe_pci_dma_addr(const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len, uint64_t *ret_bus,
+	uint64_t *ret_len)
+{
+	if (vfe_unlikely(dev->physical))
+		return dev->ops->dma_addr(dev, iova, len, ret_bus, ret_len, NULL);
+	*ret_bus = iova;
+	*ret_len = len;
+	return 0;
+}
+
+int
+vfe_pci_dma_check(const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len, struct vfe_error *err)
+{
+	uint64_t bus, n;
+	int rc = 0;
+
+	while (rc == 0 && dev->physical && len > 0) {
+		rc = dev->ops->dma_addr(dev, iova, len, &bus, &n, err);
+		if (rc == 0) {
+			iova += n;
+			len -= n;
+		}
+	}
+	return rc;
+}
+
 int
 vfe_pci_find(const struct vfe_bdf *bdf, const char *vfio_user_dir, char *path, size_t size,
 	struct vfe_error *err)

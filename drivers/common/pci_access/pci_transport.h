@@ -83,6 +83,13 @@ struct vfe_pci_ops {
 		struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma, struct vfe_error *err);
 	int (*dma_unmap)(
 		struct vfe_pci_dev *dev, uint64_t iova, uint64_t size, struct vfe_error *err);
+
+	/*
+	 * As vfe_pci_dma_addr(), of a device that is physical; @err (may be NULL) is the reason
+	 * why not. Any thread while the device is attached, and not under the domain's lock.
+	 */
+	int (*dma_addr)(const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len,
+		uint64_t *ret_bus, uint64_t *ret_len, struct vfe_error *err);
 };
 
 /* Begins the transport's own struct. What is above the line is set once, by the transport. */
@@ -92,6 +99,7 @@ struct vfe_pci_dev {
 	uint64_t bar_size[VFE_PCI_NR_BARS];
 	uint32_t config_size;
 	uint32_t irq_count;
+	bool physical; /* has dma_addr */
 
 	/* --- owned by pci_domain.c, under the domain's lock */
 	struct vfe_pci_domain *domain;

@@ -8,17 +8,20 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/memfd.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/queue.h>
+#include <unistd.h>
 
 #include "vfe_virtio.h"
 
 enum {
 	ARENA_PAGE = 4096,
 	ARENA_GRAIN = 64, /* blocks are multiples of a cache line: no false sharing */
+	HUGE_PAGE = 2 << 20,
 };
 
 struct arena_block {
@@ -31,6 +34,7 @@ struct vfe_dma_arena {
 	struct vfe_pci_domain *domain;
 	uint64_t iova_base;
 	uint64_t size;
+	bool huge;
 	uint8_t *va;
 	int fd;
 
@@ -38,8 +42,45 @@ struct vfe_dma_arena {
 	TAILQ_HEAD(, arena_block) blocks; /* in use, sorted by offset */
 };
 
+static int
+file_create(uint64_t size, bool huge)
+{
+	int fd, rc;
+
+	if (!huge)
+		return vfe_memfd_create("vfe-dma", size);
+	fd = memfd_create("vfe-dma", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+	if (fd < 0 || ftruncate(fd, (off_t)size) == 0)
+		return fd < 0 ? -errno : fd;
+	rc = -errno;
+	vfe_close(&fd);
+	return rc;
+}
+
+/* The file and its mapping, which is what takes huge pages. */
+static int
+memory_create(struct vfe_dma_arena *a, struct vfe_error *err)
+{
+	int rc;
+
+	a->fd = file_create(a->size, a->huge);
+	if (a->fd < 0)
+		return vfe_error_set(err, a->fd,
+			"no memory file for a DMA arena of %llu bytes%s: %s",
+			(unsigned long long)a->size, a->huge ? " of huge pages" : "",
+			strerror(-a->fd));
+	a->va = mmap(NULL, a->size, PROT_READ | PROT_WRITE, MAP_SHARED, a->fd, 0);
+	if (a->va != MAP_FAILED)
+		return 0;
+	rc = vfe_error_set(err, -errno, "cannot map a DMA arena of %llu bytes: %s%s",
+		(unsigned long long)a->size, strerror(errno),
+		a->huge ? "; reserve more huge pages of 2 MiB (vm.nr_hugepages)" : "");
+	vfe_close(&a->fd);
+	return rc;
+}
+
 int
-vfe_dma_arena_create(struct vfe_pci_domain *domain, uint64_t iova_base, uint64_t size,
+vfe_dma_arena_create(struct vfe_pci_domain *domain, uint64_t iova_base, uint64_t size, bool huge,
 	struct vfe_dma_arena **ret, struct vfe_error *err)
 {
 	struct vfe_pci_dma dma;
@@ -55,24 +96,15 @@ vfe_dma_arena_create(struct vfe_pci_domain *domain, uint64_t iova_base, uint64_t
 		return vfe_error_set(err, -ENOMEM, "no memory for a DMA arena");
 	a->domain = domain;
 	a->iova_base = iova_base;
-	a->size = size;
+	a->size = huge ? vfe_align_up(size, HUGE_PAGE) : size;
+	a->huge = huge;
 	TAILQ_INIT(&a->blocks);
-
-	a->fd = vfe_memfd_create("vfe-dma", size);
-	if (a->fd < 0) {
-		rc = vfe_error_set(err, a->fd, "no memory file for a DMA arena of %llu bytes: %s",
-			(unsigned long long)size, strerror(-a->fd));
+	rc = memory_create(a, err);
+	if (rc < 0)
 		goto err_free;
-	}
-	a->va = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, a->fd, 0);
-	if (a->va == MAP_FAILED) {
-		rc = vfe_error_set(err, -errno, "cannot map a DMA arena of %llu bytes: %s",
-			(unsigned long long)size, strerror(errno));
-		goto err_close;
-	}
 	dma = (struct vfe_pci_dma){
 		.iova = iova_base,
-		.size = size,
+		.size = a->size,
 		.va = a->va,
 		.fd = a->fd,
 		.prot = VFE_PCI_DMA_READ | VFE_PCI_DMA_WRITE,
@@ -89,10 +121,9 @@ vfe_dma_arena_create(struct vfe_pci_domain *domain, uint64_t iova_base, uint64_t
 	return 0;
 
 err_unmap_domain:
-	vfe_pci_domain_unmap(domain, iova_base, size, NULL);
+	vfe_pci_domain_unmap(domain, iova_base, a->size, NULL);
 err_unmap:
-	munmap(a->va, size);
-err_close:
+	munmap(a->va, a->size);
 	vfe_close(&a->fd);
 err_free:
 	free(a);
@@ -117,6 +148,17 @@ vfe_dma_arena_destroy(struct vfe_dma_arena *a)
 	free(a);
 }
 
+/* Where @size bytes go that were to go to @off. */
+static uint64_t
+keep_in_page(const struct vfe_dma_arena *a, uint64_t off, uint64_t size)
+{
+	const uint64_t page = HUGE_PAGE;
+
+	if (a->huge && size <= page && (off & (page - 1)) + size > page)
+		return vfe_align_up(off, page);
+	return off;
+}
+
 /* Put @b into the first hole that is large enough. */
 static bool
 place_locked(struct vfe_dma_arena *a, struct arena_block *b, uint64_t align)
@@ -127,7 +169,7 @@ place_locked(struct vfe_dma_arena *a, struct arena_block *b, uint64_t align)
 	TAILQ_FOREACH (next, &a->blocks, next) {
 		if (off <= next->off && b->size <= next->off - off)
 			break;
-		off = vfe_align_up(next->off + next->size, align);
+		off = keep_in_page(a, vfe_align_up(next->off + next->size, align), b->size);
 	}
 	if (next == NULL && !vfe_range_inside(off, b->size, a->size))
 		return false;

@@ -285,7 +285,8 @@ pf_memory(struct vdpa_pf *pf, struct vfe_vdpa_error *err)
 {
 	int ret;
 
-	ret = vfe_dma_arena_create(pf->domain, ARENA_BASE, ARENA_SIZE, &pf->arena, &err->err);
+	ret = vfe_dma_arena_create(
+		pf->domain, ARENA_BASE, ARENA_SIZE, false, &pf->arena, &err->err);
 	if (ret == 0)
 		ret = vfe_pci_set_master(pf->pci, true, &err->err);
 	return ret < 0 ? fail(err, VFE_VDPA_PF_ADMIN_QUEUE, pf, ret) : 0;

@@ -39,8 +39,8 @@ arena_create(struct vdpa_vf *vf, struct vfe_error *err)
 		iova = UINT64_C(1) << bits[i];
 		for (slot = 0; slot < ARENA_SLOTS; slot++) {
 			iova -= size;
-			rc = vfe_dma_arena_create(
-				vdpa_domain_pci(vf->domain), iova, size, &vf->plain.arena, err);
+			rc = vfe_dma_arena_create(vdpa_domain_pci(vf->domain), iova, size, false,
+				&vf->plain.arena, err);
 			if (rc != -EEXIST)
 				break;
 		}

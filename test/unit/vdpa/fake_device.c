@@ -398,13 +398,14 @@ vfe_pci_domain_unmap(
 }
 
 int
-vfe_dma_arena_create(struct vfe_pci_domain *domain, uint64_t iova_base, uint64_t size,
+vfe_dma_arena_create(struct vfe_pci_domain *domain, uint64_t iova_base, uint64_t size, bool huge,
 	struct vfe_dma_arena **ret, struct vfe_error *err)
 {
 	struct vfe_dma_arena *arena;
 	unsigned int i;
 
 	(void)domain;
+	(void)huge;
 	FAKE_STAGE(FAKE_STAGE_ARENA, err);
 	arena = calloc(1, sizeof(*arena));
 	assert(arena != NULL && size <= UINT32_MAX);

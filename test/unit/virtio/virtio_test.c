@@ -549,7 +549,7 @@ test_arena_gives_aligned_zeroed_disjoint_blocks(void **state)
 
 	assert_int_equal(vfe_pci_domain_create(&domain, &e->err), 0);
 	assert_int_equal(vfe_pci_domain_attach(domain, &e->v.f.pci, &e->err), 0);
-	assert_int_equal(vfe_dma_arena_create(domain, 0x100000, 0x4000, &arena, &e->err), 0);
+	assert_int_equal(vfe_dma_arena_create(domain, 0x100000, 0x4000, false, &arena, &e->err), 0);
 	assert_int_equal(e->v.f.nr_maps, 1);
 
 	a = vfe_dma_arena_alloc(arena, 1, 1, &ia);
@@ -591,12 +591,12 @@ test_arena_that_the_device_does_not_get(void **state)
 	struct vfe_dma_arena *arena;
 
 	assert_int_equal(vfe_pci_domain_create(&domain, &e->err), 0);
-	assert_int_equal(vfe_dma_arena_create(domain, 1, 0x1000, &arena, &e->err), -EINVAL);
-	assert_int_equal(vfe_dma_arena_create(domain, 0, 0x1001, &arena, &e->err), -EINVAL);
-	assert_int_equal(vfe_dma_arena_create(domain, 0, 0, &arena, &e->err), -EINVAL);
+	assert_int_equal(vfe_dma_arena_create(domain, 1, 0x1000, false, &arena, &e->err), -EINVAL);
+	assert_int_equal(vfe_dma_arena_create(domain, 0, 0x1001, false, &arena, &e->err), -EINVAL);
+	assert_int_equal(vfe_dma_arena_create(domain, 0, 0, false, &arena, &e->err), -EINVAL);
 	assert_int_equal(vfe_pci_domain_attach(domain, &e->v.f.pci, &e->err), 0);
 	e->v.f.dma_map_result = -ENOSPC;
-	assert_int_equal(vfe_dma_arena_create(domain, 0, 0x1000, &arena, &e->err), -ENODEV);
+	assert_int_equal(vfe_dma_arena_create(domain, 0, 0x1000, false, &arena, &e->err), -ENODEV);
 	vfe_pci_domain_detach(domain, &e->v.f.pci);
 	vfe_pci_domain_destroy(domain);
 }

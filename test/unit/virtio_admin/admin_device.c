@@ -34,7 +34,7 @@ ad_env_create(uint64_t features, uint64_t arena_size)
 	assert(rc == 0);
 	rc = vfe_pci_domain_attach(e->domain, &e->v.f.pci, &err);
 	assert(rc == 0);
-	rc = vfe_dma_arena_create(e->domain, AD_ARENA_IOVA, arena_size, &e->arena, &err);
+	rc = vfe_dma_arena_create(e->domain, AD_ARENA_IOVA, arena_size, false, &e->arena, &err);
 	assert(rc == 0);
 	ad_set_current(e);
 	return e;

@@ -80,7 +80,8 @@ arena_new(struct vfe_pci_domain *domain, uint64_t iova)
 	struct vfe_dma_arena *arena;
 	struct vfe_error err;
 
-	check_ret(vfe_dma_arena_create(domain, iova, ARENA_SIZE, &arena, &err), &err, "arena");
+	check_ret(
+		vfe_dma_arena_create(domain, iova, ARENA_SIZE, false, &arena, &err), &err, "arena");
 	return arena;
 }
 

@@ -48,6 +48,12 @@ struct vfe_pci_open_cfg {
 	const struct vfe_pci_vfio_fds *vfio_fds; /* NULL = open it */
 
 	/*
+	 * Open it also if VFIO has it in no-IOMMU mode (see vfe_pci_is_physical()). Needs the
+	 * privileges CAP_SYS_RAWIO and CAP_SYS_ADMIN, and memory of huge pages.
+	 */
+	bool allow_no_iommu;
+
+	/*
 	 * Attach the device to this domain as part of opening it, NULL = later or never. Kernel
 	 * VFIO cannot move a function that is open to another domain, and gives one that is opened
 	 * without a domain an address space of its own: name it here if it is known.
@@ -204,6 +210,31 @@ int vfe_pci_domain_map(struct vfe_pci_domain *domain, const struct vfe_pci_dma *
 /* Unmap exactly one mapping for all members. -ENOENT when there is none like that. */
 int vfe_pci_domain_unmap(
 	struct vfe_pci_domain *domain, uint64_t iova, uint64_t size, struct vfe_error *err);
+
+/* --- addresses on the bus --- */
+
+/*
+ * Does the device reach memory by physical addresses, not by iova? That is no-IOMMU mode: nothing
+ * translates what the device is told, or keeps it from other memory. Constant while it is open.
+ */
+bool vfe_pci_is_physical(const struct vfe_pci_dev *dev);
+
+/*
+ * The address by which the device, which must be attached, reaches [@iova, @iova + @len), which
+ * its domain maps: *@ret_bus, good for *@ret_len bytes (1..@len; then ask again). Identity unless
+ * the device is physical. -EFAULT = not mapped, or memory that the device cannot reach
+ * (vfe_pci_dma_check() says why). Any thread, never blocks for long.
+ */
+int vfe_pci_dma_addr(const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len, uint64_t *ret_bus,
+	uint64_t *ret_len);
+
+/*
+ * Can the device reach all of [@iova, @iova + @len)? A physical one reaches only mappings of huge
+ * pages: a mapping of other memory stands for the other members of its domain, and fails here,
+ * with -EFAULT and the reason. Any thread.
+ */
+int vfe_pci_dma_check(
+	const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len, struct vfe_error *err);
 
 /* --- discovery --- */
 

@@ -140,10 +140,14 @@ int vfe_virtio_doorbell_get(struct vfe_virtio_dev *vdev, uint16_t qid, uint16_t 
  * An arena of shared memory that one device may reach: admin rings, state buffers. One memfd,
  * mapped into the device's private domain at iova = offset + @iova_base. A simple allocator of
  * aligned blocks; thread safe.
+ *
+ * @huge is for a device that is physical (vfe_pci_is_physical()): @size is rounded up to huge pages
+ * of 2 MiB, and no block of 2 MiB or less crosses one, so that it has one address on the bus.
+ * -ENOMEM when there are no huge pages.
  */
 struct vfe_dma_arena;
 int vfe_dma_arena_create(struct vfe_pci_domain *domain, uint64_t iova_base, uint64_t size,
-	struct vfe_dma_arena **ret, struct vfe_error *err);
+	bool huge, struct vfe_dma_arena **ret, struct vfe_error *err);
 void vfe_dma_arena_destroy(struct vfe_dma_arena *arena); /* unmaps */
 
 /* Zeroed block; @align a power of two <= 4096. NULL when full. *@ret_iova is its address. */
