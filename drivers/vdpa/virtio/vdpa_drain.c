@@ -31,8 +31,7 @@ vdpa_drain_is_empty(struct vdpa_vf *vf, uint16_t qid, uint32_t *seen)
 
 	if (a->shadow)
 		return vdpa_shadow_drain(vf, qid);
-	if (vdpa_domain_used_index(vf->domain, a->used, &used) < 0 ||
-		vdpa_domain_avail_index(vf->domain, a->avail, &avail) < 0)
+	if (vdpa_ring_indices(vf, a, &used, &avail) < 0)
 		return true;
 	/* the guest's own, and no device can use more than there is */
 	if ((uint16_t)(avail - used) > a->size)
@@ -44,11 +43,12 @@ vdpa_drain_is_empty(struct vdpa_vf *vf, uint16_t qid, uint32_t *seen)
 	return used == avail;
 }
 
-static unsigned int
-nr_busy(struct vdpa_vf *vf, uint32_t *seen)
+static int
+nr_busy(struct vdpa_vf *vf, void *arg)
 {
-	unsigned int busy = 0;
+	uint32_t *seen = arg;
 	uint16_t qid;
+	int busy = 0;
 
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		if (vf->applied[qid].enabled && vf->type->comes_back(qid))
@@ -73,8 +73,8 @@ vdpa_drain_ms(struct vdpa_vf *vf)
 	return runs ? DRAIN_BUSY_MS : DRAIN_REQUESTS_MS;
 }
 
-void
-vdpa_drain_pause(struct vdpa_vf *vf, unsigned int round)
+static void
+drain_pause(struct vdpa_vf *vf, unsigned int round)
 {
 	struct pollfd lost = {
 		.fd = vfe_pci_lost_fd(vf->pci),
@@ -84,25 +84,35 @@ vdpa_drain_pause(struct vdpa_vf *vf, unsigned int round)
 	ppoll(&lost, 1, round < DRAIN_SHORT_PAUSES ? &short_pause : &long_pause, NULL);
 }
 
+int
+vdpa_drain_until(
+	struct vdpa_vf *vf, uint32_t ms, int (*look)(struct vdpa_vf *vf, void *arg), void *arg)
+{
+	const struct vfe_deadline deadline = vfe_deadline_in_ms(ms);
+	unsigned int round;
+	int busy;
+
+	for (round = 0;; round++) {
+		busy = look(vf, arg);
+		if (busy <= 0 || vfe_pci_error(vf->pci) < 0 || vfe_deadline_passed(deadline))
+			return busy;
+		drain_pause(vf, round);
+	}
+}
+
 void
 vdpa_drain(struct vdpa_vf *vf)
 {
 	const uint32_t ms = vdpa_drain_ms(vf);
-	const struct vfe_deadline deadline = vfe_deadline_in_ms(ms);
 	uint32_t seen[VFE_VDPA_MAX_QUEUES];
-	unsigned int round, busy = 1;
+	int busy;
 
 	memset(seen, 0xff, sizeof(seen));
-	for (round = 0; busy > 0; round++) {
-		busy = nr_busy(vf, seen);
-		if (busy == 0 || vfe_pci_error(vf->pci) < 0)
-			return;
-		if (vfe_deadline_passed(deadline))
-			break;
-		vdpa_drain_pause(vf, round);
-	}
+	busy = vdpa_drain_until(vf, ms, nr_busy, seen);
+	if (busy == 0 || vfe_pci_error(vf->pci) < 0)
+		return;
 	VDPA_LOG(NOTICE, run, vf->name,
-		"%u queues were not empty in %u ms; what the device does not give back when it is "
+		"%d queues were not empty in %u ms; what the device does not give back when it is "
 		"reset is done again",
 		busy, ms);
 }

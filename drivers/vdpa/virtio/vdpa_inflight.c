@@ -85,8 +85,7 @@ ring_pending(struct vdpa_vf *vf, const struct vdpa_applied *ring)
 {
 	uint16_t used, avail;
 
-	if (vdpa_domain_used_index(vf->domain, ring->used, &used) < 0 ||
-		vdpa_domain_avail_index(vf->domain, ring->avail, &avail) < 0)
+	if (vdpa_ring_indices(vf, ring, &used, &avail) < 0)
 		return 1;
 	return (uint16_t)(avail - used);
 }

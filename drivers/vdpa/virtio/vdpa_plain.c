@@ -75,6 +75,14 @@ vdpa_plain_fini(struct vdpa_vf *vf)
 	vf->plain.arena = NULL;
 }
 
+uint16_t
+vdpa_plain_nr_rings(const struct vdpa_vf *vf, uint64_t features)
+{
+	const struct vdpa_ctrl_ops *ctrl = vf->type->ctrl;
+
+	return ctrl != NULL ? ctrl->nr_rings(vf, features) : vf->nr_queues;
+}
+
 /* --- jobs, on a worker --- */
 
 static int
@@ -220,8 +228,7 @@ plain_restore(struct vdpa_vf *vf)
 static void
 plain_plan(struct vdpa_vf *vf, uint64_t features, bool relay, struct vdpa_applied *rings)
 {
-	const struct vdpa_ctrl_ops *ctrl = vf->type->ctrl;
-	const uint16_t n = ctrl != NULL ? ctrl->nr_rings(vf, features) : vf->nr_queues;
+	const uint16_t n = vdpa_plain_nr_rings(vf, features);
 	uint16_t qid;
 
 	for (qid = 0; qid < vf->nr_queues; qid++) {

@@ -543,13 +543,19 @@ int vdpa_chain_mark(const struct vdpa_chains *chains, uint16_t head, uint64_t le
 
 /* vdpa_drain.c; job of a device that is about to be reset. Waits, bounded. */
 void vdpa_drain(struct vdpa_vf *vf);
-/* The same for those who wait themselves: how long, and the pause after @round looks. */
-uint32_t vdpa_drain_ms(struct vdpa_vf *vf);
-void vdpa_drain_pause(struct vdpa_vf *vf, unsigned int round);
+uint32_t vdpa_drain_ms(struct vdpa_vf *vf); /* how long at most */
+/*
+ * Calls @look(vf, @arg), which tells how many rings are still busy, until that is 0 or -errno, the
+ * device is lost or @ms have passed. Returns what it told last.
+ */
+int vdpa_drain_until(
+	struct vdpa_vf *vf, uint32_t ms, int (*look)(struct vdpa_vf *vf, void *arg), void *arg);
 /* Has the device used all of the ring? @seen: UINT32_MAX at first, kept between two looks. */
 bool vdpa_drain_is_empty(struct vdpa_vf *vf, uint16_t qid, uint32_t *seen);
 
-/* vdpa_plain.c; job: enable the queue as vf->applied has it, direct or through a shadow ring. */
+/* vdpa_plain.c */
+uint16_t vdpa_plain_nr_rings(const struct vdpa_vf *vf, uint64_t features); /* with @features */
+/* Job: enable the queue as vf->applied has it, direct or through a shadow ring. */
 int vdpa_plain_queue_start(struct vdpa_vf *vf, uint16_t qid, struct vfe_error *err);
 
 /* vdpa_rings.c: rings of a plain function change while it runs */
@@ -592,10 +598,17 @@ int vdpa_vf_clean(struct vdpa_vf *vf, struct vfe_error *err);
 int vdpa_vf_tend(struct vdpa_vf *vf, struct vfe_error *err);
 int vdpa_vf_look(struct vdpa_vf *vf, struct vfe_error *err);
 void vdpa_vf_blob_parked(struct vdpa_vf *vf); /* reactor, no job in flight */
-void vdpa_vf_kick_all(struct vdpa_vf *vf);    /* doorbells and call eventfds, once each */
+/* Doorbell and call eventfd, once; what was missed while a ring was stopped is made up for. */
+void vdpa_vf_kick(struct vdpa_vf *vf, uint16_t qid);
+void vdpa_vf_kick_all(struct vdpa_vf *vf); /* of all rings that the device has */
 bool vdpa_ring_started(const struct vdpa_ring *ring);
 /* Shall the device have it? Features may still be against it. vf->lock held. */
 bool vdpa_ring_wanted(const struct vdpa_vf *vf, const struct vdpa_ring *ring);
+/* The same memory, of the same size? */
+bool vdpa_ring_same(const struct vdpa_applied *a, const struct vdpa_applied *b);
+/* What the device has used and the guest has made available; errors as vdpa_domain_read16(). */
+int vdpa_ring_indices(struct vdpa_vf *vf, const struct vdpa_applied *ring, uint16_t *ret_used,
+	uint16_t *ret_avail);
 int vdpa_ring_irq(const struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *ring);
 /* What is wanted now, without indices. 0, or -errno with a text; fini is due in any case. */
 int vdpa_plan_init(struct vdpa_vf *vf, struct vdpa_plan *plan, struct vfe_error *err);

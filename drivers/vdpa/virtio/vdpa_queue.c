@@ -93,6 +93,22 @@ vdpa_ring_translate(const struct vdpa_table *table, const struct vdpa_ring *ring
 	return 0;
 }
 
+bool
+vdpa_ring_same(const struct vdpa_applied *a, const struct vdpa_applied *b)
+{
+	return a->size == b->size && a->desc == b->desc && a->avail == b->avail &&
+	       a->used == b->used;
+}
+
+int
+vdpa_ring_indices(struct vdpa_vf *vf, const struct vdpa_applied *ring, uint16_t *ret_used,
+	uint16_t *ret_avail)
+{
+	int rc = vdpa_domain_used_index(vf->domain, ring->used, ret_used);
+
+	return rc == 0 ? vdpa_domain_avail_index(vf->domain, ring->avail, ret_avail) : rc;
+}
+
 uint16_t
 vdpa_ring_index(struct vdpa_vf *vf, uint16_t qid)
 {
@@ -204,8 +220,7 @@ is_torn(struct vdpa_vf *vf, const struct vdpa_plan *plan, uint16_t qid)
 	pthread_mutex_lock(&vf->lock);
 	base = vf->rings[qid].base;
 	pthread_mutex_unlock(&vf->lock);
-	return was->size == now->size && was->desc == now->desc && was->avail == now->avail &&
-	       was->used == now->used && (base != 0 || now->start_idx != 0);
+	return vdpa_ring_same(was, now) && (base != 0 || now->start_idx != 0);
 }
 
 int
@@ -483,6 +498,13 @@ vdpa_vf_clean(struct vdpa_vf *vf, struct vfe_error *err)
 /* --- start --- */
 
 void
+vdpa_vf_kick(struct vdpa_vf *vf, uint16_t qid)
+{
+	vfe_pci_doorbell_ring(&vf->queues[qid].doorbell, qid, 2);
+	vdpa_fd_signal(vf->applied[qid].call);
+}
+
+void
 vdpa_vf_kick_all(struct vdpa_vf *vf)
 {
 	uint16_t qid;
@@ -492,10 +514,8 @@ vdpa_vf_kick_all(struct vdpa_vf *vf)
 	 * relay, which rings once for each ring that is new to it, and that is all of them.
 	 */
 	for (qid = 0; qid < vf->nr_queues; qid++) {
-		if (!vf->applied[qid].enabled)
-			continue;
-		vfe_pci_doorbell_ring(&vf->queues[qid].doorbell, qid, 2);
-		vdpa_fd_signal(vf->applied[qid].call);
+		if (vf->applied[qid].enabled)
+			vdpa_vf_kick(vf, qid);
 	}
 	vdpa_vf_relay_sync(vf);
 }

@@ -29,14 +29,6 @@ vdpa_rings_can_locked(const struct vdpa_vf *vf)
 	       (vf->driver_features & VFE_BIT(VFE_VIRTIO_F_RING_RESET)) != 0;
 }
 
-static uint16_t
-nr_rings(const struct vdpa_vf *vf)
-{
-	const struct vdpa_ctrl_ops *ctrl = vf->type->ctrl;
-
-	return ctrl != NULL ? ctrl->nr_rings(vf, vf->driver_features) : vf->nr_queues;
-}
-
 /*
  * A queue that has never been enabled is one that a driver did not find before DRIVER_OK: that
  * needs a restart. So does a change while dirty pages are logged, which begins and ends with one
@@ -45,7 +37,8 @@ nr_rings(const struct vdpa_vf *vf)
 bool
 vdpa_rings_suffice_locked(const struct vdpa_vf *vf)
 {
-	const uint16_t n = vdpa_rings_can_locked(vf) ? nr_rings(vf) : 0;
+	const uint16_t n =
+		vdpa_rings_can_locked(vf) ? vdpa_plain_nr_rings(vf, vf->driver_features) : 0;
 	uint16_t qid;
 
 	if (n == 0 || vf->applied_seq < vf->full_seq || vf->dirty.phase != VDPA_DIRTY_OFF)
@@ -66,8 +59,7 @@ differs(const struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *now)
 
 	if (!was->enabled || !now->enabled)
 		return was->enabled != now->enabled;
-	if (was->size != now->size || was->desc != now->desc || was->avail != now->avail ||
-		was->used != now->used || was->stops != now->stops)
+	if (!vdpa_ring_same(was, now) || was->stops != now->stops)
 		return true;
 	return was->shadow ? !now->shadow && vdpa_shadow_begins(vf, qid) : now->shadow;
 }
@@ -107,9 +99,7 @@ may_have_requests(struct vdpa_vf *vf, uint16_t qid)
 	const struct vdpa_applied *a = &vf->applied[qid];
 	uint16_t used, avail;
 
-	if (!vf->type->requests_last || a->shadow ||
-		vdpa_domain_used_index(vf->domain, a->used, &used) < 0 ||
-		vdpa_domain_avail_index(vf->domain, a->avail, &avail) < 0)
+	if (!vf->type->requests_last || a->shadow || vdpa_ring_indices(vf, a, &used, &avail) < 0)
 		return false;
 	return used != avail;
 }
@@ -135,23 +125,31 @@ ring_down(struct vdpa_vf *vf, uint16_t qid, struct vfe_deadline deadline, struct
 	return rc;
 }
 
-/* Those of @todo that are empty, each at an instant of its own. How many are not, or -errno. */
+/* Rings that the device shall have no more. */
+struct down {
+	bool todo[VFE_VDPA_MAX_QUEUES];
+	uint32_t seen[VFE_VDPA_MAX_QUEUES];
+	struct vfe_deadline deadline;
+	struct vfe_error *err;
+};
+
+/* Those that are empty, each at an instant of its own. How many are not, or -errno. */
 static int
-empty_down(struct vdpa_vf *vf, bool *todo, uint32_t *seen, struct vfe_deadline deadline,
-	struct vfe_error *err)
+empty_down(struct vdpa_vf *vf, void *arg)
 {
+	struct down *d = arg;
 	int busy = 0, rc = 0;
 	uint16_t qid;
 
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++) {
-		if (!todo[qid] || !vf->type->comes_back(qid))
+		if (!d->todo[qid] || !vf->type->comes_back(qid))
 			continue;
-		if (!vdpa_drain_is_empty(vf, qid, &seen[qid])) {
+		if (!vdpa_drain_is_empty(vf, qid, &d->seen[qid])) {
 			busy++;
 			continue;
 		}
-		rc = ring_down(vf, qid, deadline, err);
-		todo[qid] = rc < 0;
+		rc = ring_down(vf, qid, d->deadline, d->err);
+		d->todo[qid] = rc < 0;
 	}
 	return rc < 0 ? rc : busy;
 }
@@ -173,31 +171,22 @@ static int
 rings_down(struct vdpa_vf *vf, struct vfe_error *err)
 {
 	const uint32_t ms = vdpa_drain_ms(vf);
-	const struct vfe_deadline until = vfe_deadline_in_ms(ms);
-	const struct vfe_deadline deadline = vfe_deadline_in_ms(ms + RING_RESET_MS);
-	uint32_t seen[VFE_VDPA_MAX_QUEUES];
-	bool todo[VFE_VDPA_MAX_QUEUES] = {false};
-	unsigned int round;
+	struct down d = {.deadline = vfe_deadline_in_ms(ms + RING_RESET_MS), .err = err};
 	uint16_t qid;
 	int busy, rc = 0;
 
 	for (qid = 0; qid < vf->nr_queues; qid++)
-		todo[qid] = vf->plain.change.which[qid] && vf->applied[qid].enabled;
-	memset(seen, 0xff, sizeof(seen));
-	for (round = 0;; round++) {
-		busy = empty_down(vf, todo, seen, deadline, err);
-		if (busy < 0)
-			return busy;
-		if (busy == 0 || vfe_pci_error(vf->pci) < 0 || vfe_deadline_passed(until))
-			break;
-		vdpa_drain_pause(vf, round);
-	}
+		d.todo[qid] = vf->plain.change.which[qid] && vf->applied[qid].enabled;
+	memset(d.seen, 0xff, sizeof(d.seen));
+	busy = vdpa_drain_until(vf, ms, empty_down, &d);
+	if (busy < 0)
+		return busy;
 	if (busy > 0 && vf->type->requests_last)
 		return give_up(vf, busy, ms, err);
 	if (busy > 0)
 		VDPA_LOG(NOTICE, run, vf->name, "%d queues were not empty in %u ms", busy, ms);
 	for (qid = 0; rc == 0 && qid < vf->nr_queues; qid++)
-		rc = todo[qid] ? ring_down(vf, qid, deadline, err) : 0;
+		rc = d.todo[qid] ? ring_down(vf, qid, d.deadline, err) : 0;
 	return rc;
 }
 
@@ -292,10 +281,8 @@ vdpa_rings_done(struct vdpa_vf *vf, int status, const char *why)
 		change_failed(vf, status, why);
 	/* kicks and interrupts of the time between are made up for */
 	for (qid = 0; status == 0 && qid < vf->nr_queues; qid++) {
-		if (!c->which[qid] || !vf->applied[qid].enabled)
-			continue;
-		vfe_pci_doorbell_ring(&vf->queues[qid].doorbell, qid, 2);
-		vdpa_fd_signal(vf->applied[qid].call);
+		if (c->which[qid] && vf->applied[qid].enabled)
+			vdpa_vf_kick(vf, qid);
 	}
 	memset(c->which, 0, sizeof(c->which));
 	vdpa_plan_fini(vf, &c->plan);

@@ -400,10 +400,9 @@ shadow_rings(struct vdpa_shadow *s, const struct vdpa_applied *a, struct vfe_err
 }
 
 static bool
-same_ring(const struct vdpa_applied *a, const struct vdpa_applied *b)
+goes_on(const struct vdpa_applied *a, const struct vdpa_applied *b)
 {
-	return a->size == b->size && a->desc == b->desc && a->avail == b->avail &&
-	       a->used == b->used && a->start_idx == b->start_idx;
+	return vdpa_ring_same(a, b) && a->start_idx == b->start_idx;
 }
 
 /*
@@ -416,7 +415,7 @@ give_back_left(struct vdpa_shadow *s, const struct vdpa_applied *a, uint32_t sto
 	const uint16_t avail = (uint16_t)(load16(&s->guest_avail->idx) - s->base);
 	uint16_t i;
 
-	if (same_ring(&s->left.ring, a) && s->left.stops == stops && s->left.nr <= avail) {
+	if (goes_on(&s->left.ring, a) && s->left.stops == stops && s->left.nr <= avail) {
 		for (i = 0; i < s->left.nr; i++)
 			take_one(s, s->left.heads[i], NULL);
 		s->owes_bell = s->left.nr > 0;
@@ -448,7 +447,7 @@ vdpa_shadow_knows(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *r
 		return false;
 	s = vf->plain.shadows[qid];
 	pthread_mutex_lock(&s->lock);
-	knows = same_ring(&s->left.ring, ring) && s->left.stops == stops;
+	knows = goes_on(&s->left.ring, ring) && s->left.stops == stops;
 	pthread_mutex_unlock(&s->lock);
 	return knows;
 }
