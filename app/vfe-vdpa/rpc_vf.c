@@ -28,7 +28,7 @@ vf_add(struct rpc_call *call)
 	ret = port_path_check(&call->bdf, path, call->role, chosen, &call->err);
 	if (ret < 0)
 		goto out;
-	ret = call->plain ? vfe_vdpa_vf_add_plain(&call->bdf, uuid, &call->err)
+	ret = call->plain ? vfe_vdpa_vf_add_plain(&call->bdf, uuid, false, &call->err)
 			  : vfe_vdpa_vf_add(&call->bdf, uuid, &call->err);
 	if (ret < 0)
 		goto out;

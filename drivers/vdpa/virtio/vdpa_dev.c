@@ -323,6 +323,7 @@ info_fill(struct vdpa_vf *vf, struct vfe_vdpa_vf_info *ret)
 	ret->ring_resets = atomic_load(&vf->plain.ring_resets);
 	ret->device_id = vf->vdev.pci_device_id;
 	vfe_str_copy(ret->transport, sizeof(ret->transport), vfe_pci_transport(vf->pci));
+	ret->no_iommu = vf->physical;
 	vfe_str_copy(ret->uuid, sizeof(ret->uuid), vf->uuid);
 	vfe_str_copy(ret->last_error, sizeof(ret->last_error), vf->last_error);
 	vfe_str_copy(ret->state, sizeof(ret->state), vdpa_state_name(vf));

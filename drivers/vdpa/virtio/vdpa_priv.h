@@ -301,6 +301,8 @@ struct vdpa_vf {
 	struct rte_vdpa_device *vdpa;
 	struct vdpa_domain *domain;
 	struct vdpa_member member;
+	bool allow_no_iommu;
+	bool physical; /* no-IOMMU mode: it reaches memory by physical addresses */
 
 	/* used by one job at a time, or by the provisioning thread while there is none */
 	struct vfe_pci_dev *pci;

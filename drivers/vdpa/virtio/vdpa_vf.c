@@ -49,6 +49,7 @@ hardware_open(struct vdpa_vf *vf, struct hardware *hw, struct vfe_vdpa_error *er
 		.timeout_ms = vdpa_globals.transport_timeout_ms,
 		.domain = vdpa_domain_pci(vf->domain),
 		.vf_token = vdpa_globals.vf_token,
+		.allow_no_iommu = vf->allow_no_iommu,
 	};
 	char path[108];
 	int ret;
@@ -60,6 +61,10 @@ hardware_open(struct vdpa_vf *vf, struct hardware *hw, struct vfe_vdpa_error *er
 	ret = vfe_pci_open(&cfg, &hw->pci, &err->err);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_VFIO_DEV_FD, vf, ret);
+	if (vfe_pci_is_physical(hw->pci))
+		return fail(err, VFE_VDPA_VF_IOMMU_GROUP, vf,
+			vfe_error_set(&err->err, -ENOTSUP,
+				"the function has no IOMMU, and its rings cannot be translated"));
 	ret = vfe_virtio_init(&hw->vdev, hw->pci, &err->err);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_PROBE_FAIL, vf, ret);
@@ -308,6 +313,7 @@ static struct {
 	const struct vfe_bdf *bdf;
 	const char *uuid;
 	const struct vdpa_drive_ops *drive;
+	bool allow_no_iommu;
 	struct vdpa_pf *pf;
 	uint16_t vf_index;
 	struct vfe_vdpa_error *err;
@@ -388,6 +394,7 @@ vf_new(struct vfe_vdpa_error *err)
 	vf->type = vf->pf->type;
 	vf->vf_index = request.vf_index;
 	vf->drive = request.drive;
+	vf->allow_no_iommu = request.allow_no_iommu;
 	if (request.uuid != NULL)
 		vfe_str_copy(vf->uuid, sizeof(vf->uuid), request.uuid);
 	vf->config_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -567,7 +574,8 @@ vf_add_check(const struct vfe_bdf *bdf, const char *uuid, bool plain, const char
 }
 
 static int
-vf_add(const struct vfe_bdf *bdf, const char *uuid, bool plain, struct vfe_vdpa_error *err)
+vf_add(const struct vfe_bdf *bdf, const char *uuid, bool plain, bool allow_no_iommu,
+	struct vfe_vdpa_error *err)
 {
 	char name[VFE_BDF_STR_SIZE];
 	int ret;
@@ -579,6 +587,7 @@ vf_add(const struct vfe_bdf *bdf, const char *uuid, bool plain, struct vfe_vdpa_
 	if (ret < 0)
 		return ret;
 	request.bdf = bdf;
+	request.allow_no_iommu = allow_no_iommu;
 	request.err = err;
 	ret = vdpa_bus_plug(bdf);
 	request.bdf = NULL;
@@ -598,13 +607,14 @@ vf_add(const struct vfe_bdf *bdf, const char *uuid, bool plain, struct vfe_vdpa_
 int
 vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err)
 {
-	return vf_add(bdf, uuid, false, err);
+	return vf_add(bdf, uuid, false, false, err);
 }
 
 int
-vfe_vdpa_vf_add_plain(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err)
+vfe_vdpa_vf_add_plain(const struct vfe_bdf *bdf, const char *uuid, bool allow_no_iommu,
+	struct vfe_vdpa_error *err)
 {
-	return vf_add(bdf, uuid, true, err);
+	return vf_add(bdf, uuid, true, allow_no_iommu, err);
 }
 
 /* --- removal --- */

@@ -161,6 +161,13 @@ vfe_pci_lost_events(const struct vfe_pci_dev *dev)
 	return 0x2000; /* POLLRDHUP */
 }
 
+bool
+vfe_pci_is_physical(const struct vfe_pci_dev *dev)
+{
+	(void)dev;
+	return false;
+}
+
 int
 vfe_pci_error(const struct vfe_pci_dev *dev)
 {

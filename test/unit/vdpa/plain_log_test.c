@@ -56,7 +56,7 @@ setup_started(void **state, uint64_t feature)
 	struct rig *r = calloc(1, sizeof(*r));
 	struct vfe_bdf bdf = fake_vf(0);
 
-	if (vfe_vdpa_vf_add_plain(&bdf, NULL, &verr) < 0)
+	if (vfe_vdpa_vf_add_plain(&bdf, NULL, false, &verr) < 0)
 		fail_msg("%d %s", verr.code, verr.err.text);
 	fake_guest_open(&r->g, 0);
 	r->features = feature | VFE_BIT(VFE_VIRTIO_F_VERSION_1) |

@@ -31,7 +31,7 @@ setup_started(void **state)
 	struct fake_guest *g = calloc(1, sizeof(*g));
 	struct vfe_bdf bdf = fake_vf(0);
 
-	if (vfe_vdpa_vf_add_plain(&bdf, NULL, &verr) < 0)
+	if (vfe_vdpa_vf_add_plain(&bdf, NULL, false, &verr) < 0)
 		fail_msg("%d %s", verr.code, verr.err.text);
 	fake_guest_open(g, 0);
 	*state = g;
@@ -538,7 +538,7 @@ arena_that_fails_leaves_nothing(void **state)
 
 	(void)state;
 	fake_stage(FAKE_STAGE_ARENA, 0, -ENOMEM);
-	assert_int_equal(vfe_vdpa_vf_add_plain(&bdf, NULL, &verr), -ENOMEM);
+	assert_int_equal(vfe_vdpa_vf_add_plain(&bdf, NULL, false, &verr), -ENOMEM);
 	assert_int_equal(verr.code, VFE_VDPA_VF_ALLOC);
 	assert_int_equal(world.open_devices, 1);
 	assert_int_equal(world.arenas, 1);
@@ -631,7 +631,7 @@ other_types_of_devices_are_refused(void **state)
 
 	(void)state;
 	fake_stage(FAKE_STAGE_DEVICE_ID, 0, 0);
-	assert_true(vfe_vdpa_vf_add_plain(&bdf, NULL, &verr) < 0);
+	assert_true(vfe_vdpa_vf_add_plain(&bdf, NULL, false, &verr) < 0);
 	fake_stage(FAKE_STAGE_NONE, 0, 0);
 	assert_int_equal(verr.code, VFE_VDPA_PROBE_FAIL);
 	assert_non_null(strstr(verr.err.text, "neither virtio-net's nor virtio-blk's"));

@@ -39,7 +39,7 @@ setup_started(void **state)
 	struct vfe_bdf bdf = fake_vf(0);
 
 	assert_non_null(g);
-	if (vfe_vdpa_vf_add_plain(&bdf, NULL, &verr) < 0)
+	if (vfe_vdpa_vf_add_plain(&bdf, NULL, false, &verr) < 0)
 		fail_msg("%d %s", verr.code, verr.err.text);
 	fake_guest_open(g, 0);
 	vdpa_globals.ms.suspend = 10000;

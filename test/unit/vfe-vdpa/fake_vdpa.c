@@ -256,8 +256,10 @@ vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_err
 }
 
 int
-vfe_vdpa_vf_add_plain(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err)
+vfe_vdpa_vf_add_plain(const struct vfe_bdf *bdf, const char *uuid, bool allow_no_iommu,
+	struct vfe_vdpa_error *err)
 {
+	(void)allow_no_iommu;
 	return vfe_vdpa_vf_add(bdf, uuid, err);
 }
 

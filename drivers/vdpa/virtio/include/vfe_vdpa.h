@@ -133,8 +133,13 @@ int vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa
  * The same for a function that no PF manages, whatever it is: it is driven by its own registers.
  * vfe_vdpa_vf_add() does so by itself with the kernel's functions that are no VF, or the VF of a PF
  * that has another driver.
+ *
+ * With @allow_no_iommu one that VFIO has in no-IOMMU mode is taken, too: its rings are relayed, so
+ * that it is told nothing but addresses of guest memory, which must be of huge pages. It could
+ * reach all other memory, if it wanted.
  */
-int vfe_vdpa_vf_add_plain(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa_error *err);
+int vfe_vdpa_vf_add_plain(const struct vfe_bdf *bdf, const char *uuid, bool allow_no_iommu,
+	struct vfe_vdpa_error *err);
 
 /* The VF must not be attached to a vhost socket any more. It is parked and reset. */
 int vfe_vdpa_vf_remove(const struct vfe_bdf *bdf, struct vfe_vdpa_error *err);
@@ -236,6 +241,7 @@ struct vfe_vdpa_vf_info {
 	uint64_t ring_resets;   /* the same of single rings, while others go on */
 	uint16_t device_id;
 	char transport[16];
+	bool no_iommu; /* nothing keeps the device from any memory */
 	char uuid[37];
 	bool lost;
 	char last_error[256]; /* "" when none */
