@@ -19,6 +19,7 @@
 #include <sys/queue.h>
 #include <sys/stat.h>
 
+#include "pci_phys.h"
 #include "pci_sysfs.h"
 
 #define DMA_LIMIT_FILE "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit"
@@ -45,12 +46,14 @@ struct pci_container {
 	struct vfio_iova_range *ranges;
 	uint32_t nr_ranges; /* 0 = the kernel does not tell */
 	LIST_HEAD(, own_memory) memory;
+	struct pci_phys *phys; /* no-IOMMU mode: instead of all of the above; else NULL */
 };
 
 struct pci_group {
 	LIST_ENTRY(pci_group) next;
 	unsigned int number;
 	bool listed;
+	bool noiommu;
 	unsigned int refs; /* functions */
 	int fd;
 	struct pci_container *container; /* NULL until a function enters one */
@@ -125,6 +128,7 @@ container_free(struct pci_container *c)
 		munmap(m->map, m->map_size);
 		free(m);
 	}
+	pci_phys_destroy(c->phys);
 	free(c->ranges);
 	free(c);
 }
@@ -149,8 +153,22 @@ container_new(int fd, struct pci_container **ret, struct vfe_error *err)
 	return 0;
 }
 
+/* Can the kernel do what this container is for? */
 static int
-container_open(struct pci_container **ret, struct vfe_error *err)
+check_kind(const struct pci_container *c, bool noiommu, struct vfe_error *err)
+{
+	if (noiommu && ioctl(c->fd, VFIO_CHECK_EXTENSION, VFIO_NOIOMMU_IOMMU) <= 0)
+		return vfe_error_set(
+			err, -ENOTSUP, "VFIO's no-IOMMU mode is off (enable_unsafe_noiommu_mode)");
+	if (!noiommu && ioctl(c->fd, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) <= 0)
+		return vfe_error_set(err, -ENOTSUP,
+			"VFIO has no IOMMU of type 1 version 2; load it with: modprobe "
+			"vfio_iommu_type1");
+	return 0;
+}
+
+static int
+container_open(bool noiommu, struct pci_container **ret, struct vfe_error *err)
 {
 	char path[PCI_PATH_SIZE];
 	int fd, rc;
@@ -166,13 +184,15 @@ container_open(struct pci_container **ret, struct vfe_error *err)
 	rc = container_new(fd, ret, err);
 	if (rc < 0)
 		return rc;
-	if (ioctl(fd, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) <= 0) {
-		container_free(*ret);
-		return vfe_error_set(err, -ENOTSUP,
-			"VFIO has no IOMMU of type 1 version 2; load it with: modprobe "
-			"vfio_iommu_type1");
+	rc = check_kind(*ret, noiommu, err);
+	if (rc == 0 && noiommu) {
+		(*ret)->phys = pci_phys_create();
+		if ((*ret)->phys == NULL)
+			rc = vfe_error_set(err, -ENOMEM, "no memory for an IOMMU container");
 	}
-	return 0;
+	if (rc < 0)
+		container_free(*ret);
+	return rc;
 }
 
 /* The ranges of addresses that devices can use; capabilities need not be aligned for u64. */
@@ -273,8 +293,8 @@ check_viable(const struct pci_group *g, const char *name, struct vfe_error *err)
 }
 
 static int
-open_locked(unsigned int number, const char *path, const char *name, struct pci_group **ret,
-	struct vfe_error *err)
+open_locked(unsigned int number, bool noiommu, const char *path, const char *name,
+	struct pci_group **ret, struct vfe_error *err)
 {
 	struct pci_group *g;
 	int rc;
@@ -290,6 +310,7 @@ open_locked(unsigned int number, const char *path, const char *name, struct pci_
 	if (g == NULL)
 		return vfe_error_set(err, -ENOMEM, "no memory for an IOMMU group");
 	g->number = number;
+	g->noiommu = noiommu;
 	g->refs = 1;
 	g->fd = open(path, O_RDWR | O_CLOEXEC);
 	if (g->fd < 0) {
@@ -313,21 +334,23 @@ err_free:
 }
 
 int
-pci_group_get(const char *name, struct vfe_deadline deadline, struct pci_group **ret,
-	struct vfe_error *err)
+pci_group_get(const char *name, bool allow_no_iommu, struct vfe_deadline deadline,
+	struct pci_group **ret, struct vfe_error *err)
 {
+	bool noiommu = allow_no_iommu;
 	char path[PCI_PATH_SIZE], users[128];
 	unsigned int number;
 	int rc;
 
-	rc = pci_sysfs_group(name, &number, err);
+	rc = pci_sysfs_group(name, &noiommu, &number, err);
 	if (rc == 0)
-		rc = vfe_str_format(path, sizeof(path), "%s/dev/vfio/%u", pci_root, number);
+		rc = vfe_str_format(path, sizeof(path), "%s/dev/vfio/%s%u", pci_root,
+			noiommu ? "noiommu-" : "", number);
 	if (rc < 0)
 		return rc;
 	do {
 		pthread_mutex_lock(&all.lock);
-		rc = open_locked(number, path, name, ret, err);
+		rc = open_locked(number, noiommu, path, name, ret, err);
 		pthread_mutex_unlock(&all.lock);
 	} while (rc == -EBUSY && retry_wait(deadline));
 	if (rc == -EBUSY) {
@@ -338,6 +361,12 @@ pci_group_get(const char *name, struct vfe_deadline deadline, struct pci_group *
 			path);
 	}
 	return rc;
+}
+
+bool
+pci_group_is_physical(const struct pci_group *g)
+{
+	return g->noiommu;
 }
 
 int
@@ -416,10 +445,10 @@ join_locked(struct pci_group *g, struct pci_container *c)
 static int
 enter_own_locked(struct pci_group *g, struct vfe_error *err)
 {
-	struct pci_container *c;
+	struct pci_container *c = NULL;
 	int rc;
 
-	rc = container_open(&c, err);
+	rc = container_open(g->noiommu, &c, err);
 	if (rc < 0)
 		return rc;
 	if (ioctl(g->fd, VFIO_GROUP_SET_CONTAINER, &c->fd) < 0) {
@@ -427,7 +456,8 @@ enter_own_locked(struct pci_group *g, struct vfe_error *err)
 			strerror(errno));
 		goto err_free;
 	}
-	if (ioctl(c->fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) < 0) {
+	if (ioctl(c->fd, VFIO_SET_IOMMU, g->noiommu ? VFIO_NOIOMMU_IOMMU : VFIO_TYPE1v2_IOMMU) <
+		0) {
 		rc = vfe_error_set(err, -errno,
 			"the kernel gives no address space to IOMMU group %u: %s%s", g->number,
 			strerror(errno),
@@ -437,7 +467,7 @@ enter_own_locked(struct pci_group *g, struct vfe_error *err)
 				: "");
 		goto err_leave;
 	}
-	rc = container_learn(c, err);
+	rc = g->noiommu ? 0 : container_learn(c, err);
 	if (rc < 0)
 		goto err_leave;
 	g->container = c;
@@ -468,7 +498,7 @@ pci_group_enter(
 			"one VM or PF can use them",
 			g->number, others);
 	} else {
-		if (peer != NULL)
+		if (peer != NULL && !g->noiommu && !peer->noiommu)
 			rc = join_locked(g, peer->container);
 		if (rc <= 0)
 			rc = enter_own_locked(g, err);
@@ -615,7 +645,7 @@ map_error(const struct vfe_pci_dma *dma, int rc, struct vfe_error *err)
 }
 
 int
-pci_group_dma_map(struct pci_group *g, const struct vfe_pci_dma *dma, struct vfe_error *err)
+pci_group_dma_map(struct pci_group *g, const struct vfe_pci_dma *dma, int fd, struct vfe_error *err)
 {
 	struct vfio_iommu_type1_dma_map map = {
 		.argsz = sizeof(map), .iova = dma->iova, .size = dma->size};
@@ -623,6 +653,8 @@ pci_group_dma_map(struct pci_group *g, const struct vfe_pci_dma *dma, struct vfe
 	uint8_t *va = dma->va;
 	int rc;
 
+	if (c->phys != NULL)
+		return pci_phys_map(c->phys, dma, fd, err);
 	rc = check_ranges(c, dma->iova, dma->iova + (dma->size - 1), err);
 	if (rc < 0)
 		return rc;
@@ -655,6 +687,8 @@ pci_group_dma_unmap(struct pci_group *g, uint64_t iova, uint64_t size, struct vf
 		.argsz = sizeof(unmap), .iova = iova, .size = size};
 	int rc = 0;
 
+	if (g->container->phys != NULL)
+		return pci_phys_unmap(g->container->phys, iova, size, err);
 	if (ioctl(g->container->fd, VFIO_IOMMU_UNMAP_DMA, &unmap) < 0)
 		rc = -errno;
 	else if (unmap.size != size)
@@ -665,4 +699,11 @@ pci_group_dma_unmap(struct pci_group *g, uint64_t iova, uint64_t size, struct vf
 			iova, strerror(-rc));
 	unmap_memory(g->container, iova);
 	return 0;
+}
+
+int
+pci_group_dma_addr(const struct pci_group *g, uint64_t iova, uint64_t len, uint64_t *ret_bus,
+	uint64_t *ret_len, struct vfe_error *err)
+{
+	return pci_phys_addr(g->container->phys, iova, len, ret_bus, ret_len, err);
 }

@@ -20,10 +20,14 @@ struct pci_group;
 
 /*
  * Open the IOMMU group of function @name, or share it. A busy group is tried again until
- * @deadline. -EBUSY, or -EPERM when it is not viable; the texts name whose fault it is.
+ * @deadline. One in no-IOMMU mode must be allowed. -EBUSY, -ENOTSUP, or -EPERM when it is not
+ * viable; the texts name whose fault it is.
  */
-int pci_group_get(const char *name, struct vfe_deadline deadline, struct pci_group **ret,
-	struct vfe_error *err);
+int pci_group_get(const char *name, bool allow_no_iommu, struct vfe_deadline deadline,
+	struct pci_group **ret, struct vfe_error *err);
+
+/* Is it in no-IOMMU mode? */
+bool pci_group_is_physical(const struct pci_group *group);
 
 /* A group and its container that somebody else has opened and configured; fds are duplicated. */
 int pci_group_adopt(int container_fd, int group_fd, struct pci_group **ret, struct vfe_error *err);
@@ -43,11 +47,15 @@ int pci_group_enter(
 int pci_group_device(struct pci_group *group, const char *name, const char *token,
 	struct vfe_deadline deadline, struct vfe_error *err);
 
-/* In the container of @group. A map that fails changes nothing. */
-int
-pci_group_dma_map(struct pci_group *group, const struct vfe_pci_dma *dma, struct vfe_error *err);
+/* In the container of @group, for the function @fd. A map that fails changes nothing. */
+int pci_group_dma_map(
+	struct pci_group *group, const struct vfe_pci_dma *dma, int fd, struct vfe_error *err);
 int
 pci_group_dma_unmap(struct pci_group *group, uint64_t iova, uint64_t size, struct vfe_error *err);
+
+/* As vfe_pci_dma_addr(), of a group in no-IOMMU mode. */
+int pci_group_dma_addr(const struct pci_group *group, uint64_t iova, uint64_t len,
+	uint64_t *ret_bus, uint64_t *ret_len, struct vfe_error *err);
 
 /*
  * The whole answer of @fd to @request, however long it is. @ask of @size bytes is the struct of the

@@ -192,6 +192,9 @@ vfe_pci_domain_detach(struct vfe_pci_domain *d, struct vfe_pci_dev *dev)
 {
 	pthread_mutex_lock(&d->lock);
 	if (dev->domain == d) {
+		/* no IOMMU stops it from reaching memory that it has not any more */
+		if (dev->physical)
+			dev->ops->abort(dev, -ENODEV);
 		if (!space_shared(d, dev))
 			unmap_until(d, dev, NULL);
 		if (dev->ops->detach != NULL)

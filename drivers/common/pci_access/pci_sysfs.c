@@ -146,9 +146,10 @@ group_is_noiommu(unsigned int group)
 }
 
 int
-pci_sysfs_group(const char *name, unsigned int *ret, struct vfe_error *err)
+pci_sysfs_group(const char *name, bool *noiommu, unsigned int *ret, struct vfe_error *err)
 {
 	char word[PCI_WORD_SIZE], *end;
+	const bool allowed = *noiommu;
 	unsigned long v;
 	int rc;
 
@@ -164,7 +165,8 @@ pci_sysfs_group(const char *name, unsigned int *ret, struct vfe_error *err)
 	if (end == word || *end != '\0' || errno != 0 || v > UINT32_MAX)
 		return vfe_error_set(err, -EPROTO, "its IOMMU group has the name %s", word);
 	*ret = (unsigned int)v;
-	if (group_is_noiommu(*ret))
+	*noiommu = group_is_noiommu(*ret);
+	if (*noiommu && !allowed)
 		return vfe_error_set(err, -ENOTSUP,
 			"is in no-IOMMU mode: nothing would translate the guest's addresses or "
 			"protect other memory; switch the IOMMU on (intel_iommu=on iommu=pt)");

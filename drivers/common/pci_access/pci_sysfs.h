@@ -35,8 +35,11 @@ int pci_sysfs_write(const char *path, const char *text);
 /* 0 when a VFIO driver has function @name; else -EBUSY or -ENODEV, the text has the remedy. */
 int pci_sysfs_check_driver(const char *name, struct vfe_error *err);
 
-/* The IOMMU group of function @name. -ENODEV without one, -ENOTSUP when it is a no-IOMMU group. */
-int pci_sysfs_group(const char *name, unsigned int *ret, struct vfe_error *err);
+/*
+ * The IOMMU group of function @name. *@noiommu says if one in no-IOMMU mode will do, and then if it
+ * is one. -ENODEV without a group, -ENOTSUP when it is in no-IOMMU mode and that will not do.
+ */
+int pci_sysfs_group(const char *name, bool *noiommu, unsigned int *ret, struct vfe_error *err);
 
 /* "0000:af:00.0 (virtio-pci), 0000:af:00.1 (no driver)": members of @group but @name. */
 void pci_sysfs_group_others(unsigned int group, const char *name, char *dst, size_t size);

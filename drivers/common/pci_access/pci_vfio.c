@@ -572,13 +572,22 @@ vfio_detach(struct vfe_pci_dev *dev)
 static int
 vfio_dma_map(struct vfe_pci_dev *dev, const struct vfe_pci_dma *dma, struct vfe_error *err)
 {
-	return pci_group_dma_map(to_vfio(dev)->group, dma, err);
+	const struct vfio_dev *d = to_vfio(dev);
+
+	return pci_group_dma_map(d->group, dma, d->fd, err);
 }
 
 static int
 vfio_dma_unmap(struct vfe_pci_dev *dev, uint64_t iova, uint64_t size, struct vfe_error *err)
 {
 	return pci_group_dma_unmap(to_vfio(dev)->group, iova, size, err);
+}
+
+static int
+vfio_dma_addr(const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len, uint64_t *ret_bus,
+	uint64_t *ret_len, struct vfe_error *err)
+{
+	return pci_group_dma_addr(to_vfio(dev)->group, iova, len, ret_bus, ret_len, err);
 }
 
 /* --- opening --- */
@@ -619,6 +628,7 @@ static const struct vfe_pci_ops vfio_ops = {
 	.detach = vfio_detach,
 	.dma_map = vfio_dma_map,
 	.dma_unmap = vfio_dma_unmap,
+	.dma_addr = vfio_dma_addr,
 };
 
 static int
@@ -636,13 +646,16 @@ adopt(struct vfio_dev *d, const struct vfe_pci_vfio_fds *fds, struct vfe_error *
 }
 
 static int
-open_group(struct vfio_dev *d, struct vfe_error *err)
+open_group(struct vfio_dev *d, bool allow_no_iommu, struct vfe_error *err)
 {
 	int rc = pci_sysfs_check_driver(d->pci.name, err);
 
-	return rc < 0 ? rc
-		      : pci_group_get(
-				d->pci.name, vfe_deadline_in_ms(d->timeout_ms), &d->group, err);
+	if (rc == 0)
+		rc = pci_group_get(d->pci.name, allow_no_iommu, vfe_deadline_in_ms(d->timeout_ms),
+			&d->group, err);
+	if (rc == 0)
+		d->pci.physical = pci_group_is_physical(d->group);
+	return rc;
 }
 
 int
@@ -670,7 +683,8 @@ vfe_pci_vfio_open(
 		rc = vfe_error_set(err, -EINVAL, "the VF token is no UUID");
 		goto err_close;
 	}
-	rc = cfg->vfio_fds != NULL ? adopt(d, cfg->vfio_fds, err) : open_group(d, err);
+	rc = cfg->vfio_fds != NULL ? adopt(d, cfg->vfio_fds, err)
+				   : open_group(d, cfg->allow_no_iommu, err);
 	if (rc < 0)
 		goto err_close;
 	*ret = &d->pci;

@@ -216,6 +216,20 @@ fv_add(const char *bdf, unsigned int group)
 	return f;
 }
 
+void
+fv_set_noiommu(unsigned int group)
+{
+	char path[PATH_SIZE];
+
+	snprintf(path, sizeof(path), "dev/vfio/%u", group);
+	fv_remove(path);
+	snprintf(path, sizeof(path), "dev/vfio/noiommu-%u", group);
+	fv_file(path, "");
+	snprintf(path, sizeof(path), "sys/kernel/iommu_groups/%u/name", group);
+	fv_file(path, "vfio-noiommu\n");
+	fv.noiommu = true;
+}
+
 /* --- objects --- */
 
 static void __attribute__((format(printf, 1, 2))) logf_word(const char *fmt, ...)
@@ -338,6 +352,8 @@ open_node(const char *node)
 		logf_word("container");
 		return fd;
 	}
+	if (strncmp(node, "noiommu-", 8) == 0)
+		node += 8;
 	g = group_by_number((unsigned int)strtoul(node, NULL, 10));
 	assert(g != NULL);
 	if (g->ino != 0) {
@@ -473,11 +489,15 @@ container_ioctl(struct fv_container *c, unsigned long request, void *arg)
 	case VFIO_GET_API_VERSION:
 		return fv.api_version;
 	case VFIO_CHECK_EXTENSION:
+		if ((uintptr_t)arg == VFIO_NOIOMMU_IOMMU)
+			return fv.noiommu;
 		return (uintptr_t)arg == VFIO_TYPE1v2_IOMMU && !fv.no_type1;
 	case VFIO_SET_IOMMU:
-		assert(c->nr_groups > 0 && (uintptr_t)arg == VFIO_TYPE1v2_IOMMU);
+		assert(c->nr_groups > 0);
+		assert((uintptr_t)arg == VFIO_TYPE1v2_IOMMU ||
+			((uintptr_t)arg == VFIO_NOIOMMU_IOMMU && fv.noiommu));
 		c->iommu = true;
-		logf_word("iommu");
+		logf_word((uintptr_t)arg == VFIO_NOIOMMU_IOMMU ? "noiommu" : "iommu");
 		return 0;
 	case VFIO_IOMMU_GET_INFO:
 		return iommu_info(arg);

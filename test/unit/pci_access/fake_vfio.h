@@ -78,6 +78,7 @@ struct fake_vfio {
 	/* what the kernel says */
 	int api_version;
 	bool no_type1;
+	bool noiommu; /* it has that mode */
 	bool not_viable;
 	uint64_t pgsizes; /* 0 = does not tell */
 	struct vfio_iova_range ranges[4];
@@ -117,6 +118,9 @@ void fv_stop(void);
 
 /* A function that vfio-pci has, in group @group. */
 struct fv_function *fv_add(const char *bdf, unsigned int group);
+
+/* The group is in no-IOMMU mode. */
+void fv_set_noiommu(unsigned int group);
 
 /* Another driver for it, NULL = none. */
 void fv_set_driver(const char *bdf, const char *driver);
