@@ -244,11 +244,7 @@ write_cache_of_a_stopped_guest_is_in_the_state(void **state)
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
 	assert_int_equal(set_config(g->vid, WRITEBACK_AT, 1, 1, 0), 0);
-	assert_int_equal(fake_guest_mem(g), 0);
-	fake_guest_ring(g, 0);
-	fake_guest_enable(g, 0, true);
-	fake_guest_driver_ok(g);
-	fake_wait_state(0, "running");
+	fake_guest_run(g, 1);
 	assert_int_equal(world.vf[0].state.config.blk.writeback, 0);
 }
 
@@ -293,11 +289,7 @@ new_size_is_told_to_the_front_end(void **state)
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS | bits);
 	fake_guest_slave(g);
-	assert_int_equal(fake_guest_mem(g), 0);
-	fake_guest_ring(g, 0);
-	fake_guest_enable(g, 0, true);
-	fake_guest_driver_ok(g);
-	fake_wait_state(0, "running");
+	fake_guest_run(g, 1);
 	pthread_mutex_lock(&world.lock);
 	world.disk.capacity = htole64(4096);
 	pthread_mutex_unlock(&world.lock);

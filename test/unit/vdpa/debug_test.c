@@ -30,8 +30,6 @@ enum {
 	BITMAP = 1,
 	BYTEMAP = 2,
 	RX_BUFFER = 0x80000, /* in the guest's memory */
-	RING_1 = 0x4000,
-	USED = 0x2000,
 };
 
 static struct vfe_vdpa_error verr;
@@ -63,11 +61,9 @@ receive(struct fake_guest *g, uint16_t idx)
 		.len = htole32(2048),
 		.flags = htole16(VFE_VRING_DESC_F_WRITE),
 	};
-	struct vfe_wire_vring_used_elem elem = {.id = htole32(7)};
 
 	memcpy(g->mem + 7 * sizeof(desc), &desc, sizeof(desc));
-	memcpy(g->mem + USED + 4 + (size_t)((idx - 1) % 64) * sizeof(elem), &elem, sizeof(elem));
-	fake_guest_set_used(g, 0, idx);
+	fake_guest_complete(g, 0, (uint16_t)(idx - 1), 7);
 }
 
 static void
@@ -152,7 +148,7 @@ tracking_finds_what_was_written(void **state)
 		assert_int_equal(fake_track_mode(0), mode == BITMAP ? VFE_ADMIN_TRACK_PUSH_BITMAP
 								    : VFE_ADMIN_TRACK_PUSH_BYTEMAP);
 		receive(g, 1);
-		mark(USED);
+		mark(FAKE_RING_USED);
 		mark(RX_BUFFER);
 		mark(FAKE_MEM_SIZE - 1);
 		assert_int_equal(debug(STOP, mode, &pages), 0);
@@ -176,14 +172,14 @@ what_is_not_marked_is_told(void **state)
 
 	assert_int_equal(debug(START, BITMAP, NULL), 0);
 	receive(g, 2);
-	mark(USED);
+	mark(FAKE_RING_USED);
 	assert_int_equal(debug(STOP, BITMAP, NULL), -EILSEQ);
 	assert_non_null(strstr(verr.err.text, "last used descriptor"));
 
 	/* a transmit ring gives back what only the guest has written */
 	assert_int_equal(debug(START, BITMAP, NULL), 0);
 	fake_guest_set_used(g, 1, 1);
-	mark(RING_1 + USED);
+	mark(FAKE_RING_STRIDE + FAKE_RING_USED);
 	assert_int_equal(debug(STOP, BITMAP, NULL), 0);
 
 	/* nothing came */
@@ -201,8 +197,8 @@ rings_full_of_nonsense_are_looked_at_with_care(void **state)
 	assert_int_equal(debug(START, BITMAP, NULL), 0);
 	fake_guest_set_used(g, 0, 0x7fff);
 	fake_guest_set_used(g, 1, 0x1234);
-	mark(USED);
-	mark(RING_1 + USED);
+	mark(FAKE_RING_USED);
+	mark(FAKE_RING_STRIDE + FAKE_RING_USED);
 	assert_int_equal(debug(STOP, BITMAP, NULL), 0);
 }
 

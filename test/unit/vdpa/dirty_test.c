@@ -120,14 +120,8 @@ begin_migration(struct fake_guest *g, struct log *log)
 static void
 start_with(struct fake_guest *g, uint64_t protocol_features)
 {
-	unsigned int q;
-
 	fake_guest_connect(g, protocol_features);
-	assert_int_equal(fake_guest_mem(g), 0);
-	for (q = 0; q < 2; q++) {
-		fake_guest_ring(g, q);
-		fake_guest_enable(g, q, true);
-	}
+	fake_guest_prepare(g, 2);
 	fake_guest_driver_ok(g);
 	/* without STATUS the first ring has started it, and the second one starts it again */
 	while (!fake_info(g->vf)->queues[1].enabled)

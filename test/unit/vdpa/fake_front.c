@@ -29,8 +29,6 @@
 
 #include "vdpa_priv.h"
 
-enum { RING_STRIDE = 0x4000 };
-
 /* --- librte_vhost --- */
 
 static struct connection {
@@ -233,6 +231,29 @@ fake_get_base(int vid, uint32_t index)
 	return send_message(vid, &msg) < 0 ? -1 : (int)msg.payload.state.num;
 }
 
+static void *
+run_get_base(void *arg)
+{
+	struct fake_get_base *get = arg;
+
+	get->base = fake_get_base(get->vid, get->index);
+	return NULL;
+}
+
+void
+fake_get_base_begin(struct fake_get_base *get, int vid, uint32_t index)
+{
+	*get = (struct fake_get_base){.vid = vid, .index = index};
+	assert_int_equal(pthread_create(&get->thread, NULL, run_get_base, get), 0);
+}
+
+int
+fake_get_base_end(struct fake_get_base *get)
+{
+	assert_int_equal(pthread_join(get->thread, NULL), 0);
+	return get->base;
+}
+
 /* --- guests --- */
 
 void
@@ -312,12 +333,12 @@ fake_guest_mem(struct fake_guest *g)
 void
 fake_guest_ring(struct fake_guest *g, unsigned int q)
 {
-	uint64_t at = FAKE_MEM_UVA + (uint64_t)q * RING_STRIDE, index = q;
+	uint64_t at = FAKE_MEM_UVA + (uint64_t)q * FAKE_RING_STRIDE, index = q;
 	struct vdpa_msg_addr addr = {
 		.index = q,
 		.desc = at,
-		.avail = at + 0x1000,
-		.used = at + 0x2000,
+		.avail = at + FAKE_RING_AVAIL,
+		.used = at + FAKE_RING_USED,
 	};
 
 	assert_int_equal(fake_send_state(g->vid, VDPA_MSG_SET_VRING_NUM, q, FAKE_RING_SIZE), 0);
@@ -341,18 +362,30 @@ fake_guest_driver_ok(struct fake_guest *g)
 }
 
 void
-fake_guest_start(struct fake_guest *g)
+fake_guest_prepare(struct fake_guest *g, unsigned int n)
 {
 	unsigned int q;
 
-	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
 	assert_int_equal(fake_guest_mem(g), 0);
-	for (q = 0; q < 2; q++) {
+	for (q = 0; q < n; q++) {
 		fake_guest_ring(g, q);
 		fake_guest_enable(g, q, true);
 	}
+}
+
+void
+fake_guest_run(struct fake_guest *g, unsigned int n)
+{
+	fake_guest_prepare(g, n);
 	fake_guest_driver_ok(g);
 	fake_wait_state(g->vf, "running");
+}
+
+void
+fake_guest_start(struct fake_guest *g)
+{
+	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
+	fake_guest_run(g, 2);
 }
 
 void
@@ -368,32 +401,37 @@ fake_guest_disconnect(struct fake_guest *g)
 	}
 }
 
+struct vfe_wire_vring_avail *
+fake_guest_avail(struct fake_guest *g, unsigned int q)
+{
+	return (void *)(g->mem + q * FAKE_RING_STRIDE + FAKE_RING_AVAIL);
+}
+
+struct vfe_wire_vring_used *
+fake_guest_used(struct fake_guest *g, unsigned int q)
+{
+	return (void *)(g->mem + q * FAKE_RING_STRIDE + FAKE_RING_USED);
+}
+
 void
 fake_guest_set_used(struct fake_guest *g, unsigned int q, uint16_t idx)
 {
-	idx = htole16(idx);
-	memcpy(g->mem + q * RING_STRIDE + 0x2000 + 2, &idx, sizeof(idx));
+	fake_store16(&fake_guest_used(g, q)->idx, idx);
 }
 
 void
 fake_guest_set_avail(struct fake_guest *g, unsigned int q, uint16_t pos, uint16_t head)
 {
-	uint8_t *avail = g->mem + q * RING_STRIDE + 0x1000;
-	const uint16_t idx = htole16(pos + 1);
+	struct vfe_wire_vring_avail *avail = fake_guest_avail(g, q);
 
-	head = htole16(head);
-	memcpy(avail + 4 + 2 * (pos % FAKE_RING_SIZE), &head, sizeof(head));
-	memcpy(avail + 2, &idx, sizeof(idx));
+	fake_store16(&avail->ring[pos % FAKE_RING_SIZE], head);
+	fake_store16(&avail->idx, (uint16_t)(pos + 1));
 }
 
 void
 fake_guest_complete(struct fake_guest *g, unsigned int q, uint16_t pos, uint16_t head)
 {
-	const struct vfe_wire_vring_used_elem elem = {.id = htole32(head)};
-
-	memcpy(g->mem + q * RING_STRIDE + 0x2000 + 4 + sizeof(elem) * (pos % FAKE_RING_SIZE), &elem,
-		sizeof(elem));
-	fake_guest_set_used(g, q, (uint16_t)(pos + 1));
+	fake_ring_use(fake_guest_used(g, q), pos, head, 0);
 }
 
 void

@@ -26,7 +26,10 @@
 enum {
 	FAKE_QUEUES = 4, /* data queues of a VF */
 	FAKE_QUEUE_SIZE = 256,
-	FAKE_RING_SIZE = 64, /* that guests choose */
+	FAKE_RING_SIZE = 64,       /* that guests choose */
+	FAKE_RING_STRIDE = 0x4000, /* from ring to ring in their memory */
+	FAKE_RING_AVAIL = 0x1000,
+	FAKE_RING_USED = 0x2000,
 	FAKE_VFS = 4,
 	FAKE_VF_DEV = 4, /* PCI device number of VFs */
 	FAKE_MEM_SIZE = 1 << 20,
@@ -237,6 +240,16 @@ int fake_send_state(int vid, uint32_t request, uint32_t index, uint32_t num);
 /* GET_VRING_BASE; the answer, or -1 = refused. */
 int fake_get_base(int vid, uint32_t index);
 
+/* GET_VRING_BASE from a thread of its own, for an answer that waits for the test. */
+struct fake_get_base {
+	pthread_t thread;
+	int vid;
+	uint32_t index;
+	int base;
+};
+void fake_get_base_begin(struct fake_get_base *get, int vid, uint32_t index);
+int fake_get_base_end(struct fake_get_base *get);
+
 void fake_guest_open(struct fake_guest *g, unsigned int vf);
 void fake_guest_connect(struct fake_guest *g, uint64_t protocol_features);
 /* Its first SET_FEATURES has LOG_ALL. */
@@ -244,11 +257,17 @@ void fake_guest_connect_logging(struct fake_guest *g, uint64_t protocol_features
 int fake_guest_mem(struct fake_guest *g);
 void fake_guest_ring(struct fake_guest *g, unsigned int q); /* size, address, kick, call */
 void fake_guest_enable(struct fake_guest *g, unsigned int q, bool on);
+/* Memory and its first @n rings, enabled: what is between its connection and DRIVER_OK. */
+void fake_guest_prepare(struct fake_guest *g, unsigned int n);
 void fake_guest_driver_ok(struct fake_guest *g);
-/* All of it: two rings, running when it returns. Needs world.automatic. */
+/* Both, and it is running when this returns. Needs world.automatic. */
+void fake_guest_run(struct fake_guest *g, unsigned int n);
+/* All of it, with two rings. */
 void fake_guest_start(struct fake_guest *g);
 void fake_guest_disconnect(struct fake_guest *g);
 void fake_guest_close(struct fake_guest *g);
+struct vfe_wire_vring_avail *fake_guest_avail(struct fake_guest *g, unsigned int q);
+struct vfe_wire_vring_used *fake_guest_used(struct fake_guest *g, unsigned int q);
 void fake_guest_set_used(struct fake_guest *g, unsigned int q, uint16_t idx);
 /* The guest makes @head available in place @pos, or the device gives it back there. */
 void fake_guest_set_avail(struct fake_guest *g, unsigned int q, uint16_t pos, uint16_t head);
@@ -260,6 +279,9 @@ void fake_guest_slave(struct fake_guest *g); /* SET_SLAVE_REQ_FD */
 /* Add VF @i, with the VM @uuid or NULL; the test fails when that fails. */
 void fake_vf_add(unsigned int i, const char *uuid);
 
+/* The same of VF @i as a plain function. */
+void fake_vf_add_plain(unsigned int i);
+
 /* PF and VF 0 in a world that has been started, and a guest of that VF in @state. */
 int fake_setup_started(void **state);
 
@@ -267,12 +289,25 @@ int fake_setup_started(void **state);
 int fake_setup(void **state);
 int fake_teardown(void **state);
 
+/* VF 0 alone, a plain function, in a world that has been started. */
+int fake_setup_started_plain(void **state);
+
 /* File descriptors of the process that are open. */
 unsigned int fake_nr_fds(void);
 
 /* An index of a ring, as the other side writes it; wait until it is @value, 10 s at most. */
 void fake_store16(uint16_t *p, uint16_t value);
 void fake_wait16(const uint16_t *p, uint16_t value);
+
+/* The device is done with the chain of @head: that is entry @at of @used, the last one so far. */
+void fake_ring_use(struct vfe_wire_vring_used *used, uint16_t at, uint16_t head, uint32_t len);
+void fake_ring_interrupt(unsigned int i, unsigned int q); /* of the device, a VF's */
+
+/* Until its last error has @text in it, or its dirty pages are found by @mode; 10 s at most. */
+void fake_wait_error(unsigned int i, const char *text);
+void fake_wait_mode(unsigned int i, const char *mode);
+
+bool fake_signalled(int fd); /* an eventfd, which is taken back */
 
 /* Between the parts of the world. */
 

@@ -14,12 +14,17 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
 
 #include <cmocka.h>
 
 #include "fake_world.h"
 
-enum { MAX_FDS = 1024 };
+enum {
+	MAX_FDS = 1024,
+	WAIT_MS = 10000,
+};
 
 void
 fake_vf_add(unsigned int i, const char *uuid)
@@ -29,6 +34,28 @@ fake_vf_add(unsigned int i, const char *uuid)
 
 	if (vfe_vdpa_vf_add(&bdf, uuid, &err) < 0)
 		fail_msg("%d %s", err.code, err.err.text);
+}
+
+void
+fake_vf_add_plain(unsigned int i)
+{
+	struct vfe_bdf bdf = fake_vf(i);
+	struct vfe_vdpa_error err;
+
+	if (vfe_vdpa_vf_add_plain(&bdf, NULL, false, &err) < 0)
+		fail_msg("%d %s", err.code, err.err.text);
+}
+
+int
+fake_setup_started_plain(void **state)
+{
+	struct fake_guest *g = calloc(1, sizeof(*g));
+
+	assert_non_null(g);
+	fake_vf_add_plain(0);
+	fake_guest_open(g, 0);
+	*state = g;
+	return 0;
 }
 
 int
@@ -85,11 +112,57 @@ fake_store16(uint16_t *p, uint16_t value)
 void
 fake_wait16(const uint16_t *p, uint16_t value)
 {
-	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
+	struct vfe_deadline deadline = vfe_deadline_in_ms(WAIT_MS);
 
 	while (le16toh(__atomic_load_n(p, __ATOMIC_ACQUIRE)) != value) {
 		if (vfe_deadline_passed(deadline))
 			fail_msg("%u, expected %u", le16toh(*p), value);
 		sched_yield();
 	}
+}
+
+void
+fake_ring_use(struct vfe_wire_vring_used *used, uint16_t at, uint16_t head, uint32_t len)
+{
+	used->ring[at % FAKE_RING_SIZE] =
+		(struct vfe_wire_vring_used_elem){htole32(head), htole32(len)};
+	fake_store16(&used->idx, (uint16_t)(at + 1));
+}
+
+void
+fake_ring_interrupt(unsigned int i, unsigned int q)
+{
+	assert_int_equal(eventfd_write(world.vf[i].irq_fds[q + 1], 1), 0);
+}
+
+void
+fake_wait_error(unsigned int i, const char *text)
+{
+	struct vfe_deadline deadline = vfe_deadline_in_ms(WAIT_MS);
+
+	while (strstr(fake_info(i)->last_error, text) == NULL) {
+		if (vfe_deadline_passed(deadline))
+			fail_msg("error is \"%s\"", fake_info(i)->last_error);
+		fake_flush();
+	}
+}
+
+void
+fake_wait_mode(unsigned int i, const char *mode)
+{
+	struct vfe_deadline deadline = vfe_deadline_in_ms(WAIT_MS);
+
+	while (strcmp(fake_info(i)->dirty.mode, mode) != 0) {
+		if (vfe_deadline_passed(deadline))
+			fail_msg("mode is %s", fake_info(i)->dirty.mode);
+		fake_flush();
+	}
+}
+
+bool
+fake_signalled(int fd)
+{
+	eventfd_t v;
+
+	return eventfd_read(fd, &v) == 0;
 }

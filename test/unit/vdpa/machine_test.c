@@ -7,12 +7,10 @@
 #undef NDEBUG
 
 #include <errno.h>
-#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -24,26 +22,12 @@
 
 static struct vfe_vdpa_error verr;
 
-static bool
-signalled(int fd)
-{
-	eventfd_t v;
-
-	return eventfd_read(fd, &v) == 0;
-}
-
 /* Everything up to DRIVER_OK, which the test sends. */
 static void
 prepare(struct fake_guest *g)
 {
-	unsigned int q;
-
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
-	assert_int_equal(fake_guest_mem(g), 0);
-	for (q = 0; q < 2; q++) {
-		fake_guest_ring(g, q);
-		fake_guest_enable(g, q, true);
-	}
+	fake_guest_prepare(g, 2);
 }
 
 /* --- start --- */
@@ -64,7 +48,7 @@ start_waits_for_driver_ok_and_tells_the_device_all(void **state)
 	assert_int_equal(fake_info(0)->last_resume.begin_unix_us, 0);
 	fake_guest_driver_ok(g);
 	FAKE_SERVE(0, FAKE_RESTORE);
-	assert_false(signalled(g->call[0]));
+	assert_false(fake_signalled(g->call[0]));
 	FAKE_SERVE(0, FAKE_QUIESCE, FAKE_RUN);
 	fake_wait_state(0, "running");
 	fake_expect_nothing();
@@ -89,8 +73,8 @@ start_waits_for_driver_ok_and_tells_the_device_all(void **state)
 
 	/* kicks and interrupts that may have been lost are made up for */
 	assert_true(atomic_load(&world.vf[0].doorbells[0]) >= 1);
-	assert_true(signalled(g->call[0]));
-	assert_true(signalled(g->call[1]));
+	assert_true(fake_signalled(g->call[0]));
+	assert_true(fake_signalled(g->call[1]));
 	assert_int_equal(fake_info(0)->queues[1].last_avail_idx, 0xfffe);
 	assert_true(fake_info(0)->configured);
 }

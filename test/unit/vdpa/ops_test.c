@@ -403,14 +403,6 @@ new_kick_eventfd_takes_over_at_once(void **state)
 
 /* --- interrupts --- */
 
-static bool
-signalled(int fd)
-{
-	eventfd_t v;
-
-	return eventfd_read(fd, &v) == 0;
-}
-
 static void
 new_call_eventfd_reaches_the_device_without_a_restart(void **state)
 {
@@ -446,7 +438,7 @@ full_call_eventfd_blocks_nobody(void **state)
 	g->call[0] = eventfd(0, 0); /* may block */
 	assert_int_equal(eventfd_write(g->call[0], UINT64_MAX - 1), 0);
 	fake_guest_start(g);
-	assert_true(signalled(g->call[1]));
+	assert_true(fake_signalled(g->call[1]));
 	fake_guest_enable(g, 1, false);
 	fake_wait_state(0, "running");
 	fake_flush();
@@ -510,17 +502,9 @@ slave_reply(struct fake_guest *g, uint32_t request, uint64_t result)
 static void
 start_with_slave(struct fake_guest *g)
 {
-	unsigned int q;
-
 	fake_guest_connect(g, SLAVE_BITS);
 	fake_guest_slave(g);
-	assert_int_equal(fake_guest_mem(g), 0);
-	for (q = 0; q < 2; q++) {
-		fake_guest_ring(g, q);
-		fake_guest_enable(g, q, true);
-	}
-	fake_guest_driver_ok(g);
-	fake_wait_state(0, "running");
+	fake_guest_run(g, 2);
 }
 
 static void

@@ -26,7 +26,6 @@ enum {
 	LOG_SIZE = PAGE,
 	MEM_PAGE = FAKE_MEM_GPA / PAGE,
 	MEM_PAGES = FAKE_MEM_SIZE / PAGE,
-	RING = 0x4000, /* ring 1 of the guest that fake_world.c has */
 	USED_PAGE = MEM_PAGE + 6,
 	BUFFER_PAGE = MEM_PAGE + 0x20,
 	PROTOCOL = FAKE_PROTOCOL_STATUS | 1 << VDPA_PROTOCOL_F_LOG_SHMFD,
@@ -54,16 +53,14 @@ static int
 setup_started(void **state, uint64_t feature)
 {
 	struct rig *r = calloc(1, sizeof(*r));
-	struct vfe_bdf bdf = fake_vf(0);
 
-	if (vfe_vdpa_vf_add_plain(&bdf, NULL, false, &verr) < 0)
-		fail_msg("%d %s", verr.code, verr.err.text);
+	fake_vf_add_plain(0);
 	fake_guest_open(&r->g, 0);
 	r->features = feature | VFE_BIT(VFE_VIRTIO_F_VERSION_1) |
 		      VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES);
-	r->desc = (void *)(r->g.mem + RING);
-	r->guest_avail = (void *)(r->g.mem + RING + 0x1000);
-	r->guest_used = (void *)(r->g.mem + RING + 0x2000);
+	r->desc = (void *)(r->g.mem + FAKE_RING_STRIDE);
+	r->guest_avail = fake_guest_avail(&r->g, 1);
+	r->guest_used = fake_guest_used(&r->g, 1);
 	r->log_fd = -1;
 	*state = r;
 	return 0;
@@ -145,12 +142,8 @@ guest_adds(struct rig *r, uint16_t head)
 static void
 device_uses(struct rig *r, uint16_t head, uint32_t len)
 {
-	uint16_t idx = le16toh(r->used->idx);
-
-	r->used->ring[idx % FAKE_RING_SIZE] =
-		(struct vfe_wire_vring_used_elem){htole32(head), htole32(len)};
-	fake_store16(&r->used->idx, (uint16_t)(idx + 1));
-	assert_int_equal(eventfd_write(world.vf[0].irq_fds[2], 1), 0);
+	fake_ring_use(r->used, le16toh(r->used->idx), head, len);
+	fake_ring_interrupt(0, 1);
 }
 
 /* --- the front-end --- */
@@ -166,17 +159,9 @@ set_logging(struct rig *r, bool on)
 static void
 start(struct rig *r)
 {
-	unsigned int q;
-
 	fake_guest_connect(&r->g, PROTOCOL);
 	set_logging(r, false);
-	assert_int_equal(fake_guest_mem(&r->g), 0);
-	for (q = 0; q < 2; q++) {
-		fake_guest_ring(&r->g, q);
-		fake_guest_enable(&r->g, q, true);
-	}
-	fake_guest_driver_ok(&r->g);
-	fake_wait_state(0, "running");
+	fake_guest_run(&r->g, 2);
 	look(r);
 }
 
@@ -199,13 +184,7 @@ send_log(struct rig *r)
 static void
 wait_mode(const char *mode)
 {
-	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
-
-	while (strcmp(fake_info(0)->dirty.mode, mode) != 0) {
-		if (vfe_deadline_passed(deadline))
-			fail_msg("mode is %s", fake_info(0)->dirty.mode);
-		fake_flush();
-	}
+	fake_wait_mode(0, mode);
 	fake_wait_state(0, "running");
 }
 
@@ -270,23 +249,11 @@ log_count(const struct rig *r)
 }
 
 static void
-wait_error(const char *text)
-{
-	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
-
-	while (strstr(fake_info(0)->last_error, text) == NULL) {
-		if (vfe_deadline_passed(deadline))
-			fail_msg("error is \"%s\"", fake_info(0)->last_error);
-		fake_flush();
-	}
-}
-
-static void
 wait_direct(void)
 {
 	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
 
-	while (driver_address() != FAKE_MEM_GPA + RING + 0x1000) {
+	while (driver_address() != FAKE_MEM_GPA + FAKE_RING_STRIDE + FAKE_RING_AVAIL) {
 		assert_false(vfe_deadline_passed(deadline));
 		fake_flush();
 	}
@@ -424,7 +391,7 @@ device_that_uses_what_it_has_not_is_lost(void **state)
 	guest_adds(r, 3);
 	device_uses(r, 5, 0);
 	fake_wait_state(0, "lost");
-	wait_error("queue 1: the device has used buffer 5, which it does not have");
+	fake_wait_error(0, "queue 1: the device has used buffer 5, which it does not have");
 	assert_int_equal(le16toh(r->guest_used->idx), 0);
 }
 
@@ -459,7 +426,7 @@ device_that_lies_while_it_is_waited_for_is_lost(void **state)
 	fake_store16(&r->used->idx, 2);
 	assert_int_equal(fake_get_base(r->g.vid, 1), 1);
 	fake_wait_state(0, "lost");
-	wait_error("queue 1: ");
+	fake_wait_error(0, "queue 1: ");
 	assert_int_equal(le16toh(r->guest_used->idx), 1);
 }
 
@@ -473,7 +440,7 @@ guest_whose_chain_makes_no_sense_is_not_served(void **state)
 	buffer(r, 3, BUFFER, 0, WRITE | NEXT, 3);
 	guest_adds(r, 3);
 	device_uses(r, 3, 8);
-	wait_error("queue 1: buffer 3: a loop in a table of 64 descriptors");
+	fake_wait_error(0, "queue 1: buffer 3: a loop in a table of 64 descriptors");
 	assert_string_equal(fake_info(0)->state, "running");
 	assert_int_equal(le16toh(r->guest_used->idx), 0);
 	/* what else the device has used nobody looks at: all is marked */
@@ -490,7 +457,7 @@ guest_whose_head_is_no_descriptor_is_not_served(void **state)
 	r->guest_avail->ring[0] = htole16(FAKE_RING_SIZE);
 	fake_store16(&r->guest_avail->idx, 1);
 	assert_int_equal(eventfd_write(r->g.kick[1], 1), 0);
-	wait_error("queue 1: entry 0 of its available ring is descriptor 64 of 64");
+	fake_wait_error(0, "queue 1: entry 0 of its available ring is descriptor 64 of 64");
 	assert_int_equal(le16toh(r->avail->idx), 0);
 }
 
@@ -526,34 +493,18 @@ last_pages_are_in_the_log_before_the_answer(void **state)
 	buffer(r, 3, BUFFER, PAGE, WRITE, 0);
 	guest_adds(r, 3);
 	/* no interrupt */
-	r->used->ring[0] = (struct vfe_wire_vring_used_elem){htole32(3), htole32(1)};
-	fake_store16(&r->used->idx, 1);
+	fake_ring_use(r->used, 0, 3, 1);
 	assert_int_equal(fake_get_base(r->g.vid, 1), 1);
 	assert_true(log_has(r, BUFFER_PAGE) && log_has(r, USED_PAGE));
 	assert_int_equal(fake_info(0)->dirty.all, 0);
-}
-
-struct stop {
-	struct rig *r;
-	int base;
-};
-
-static void *
-run_stop(void *arg)
-{
-	struct stop *stop = arg;
-
-	stop->base = fake_get_base(stop->r->g.vid, 1);
-	return NULL;
 }
 
 static void
 stop_waits_for_requests(void **state)
 {
 	struct rig *r = *state;
-	struct stop stop = {.r = r};
+	struct fake_get_base get;
 	unsigned int resets;
-	pthread_t thread;
 
 	vdpa_globals.ms.suspend = 10000;
 	start(r);
@@ -561,7 +512,7 @@ stop_waits_for_requests(void **state)
 	guest_adds(r, 3);
 	guest_adds(r, 4);
 	resets = world.vf[0].resets;
-	assert_int_equal(pthread_create(&thread, NULL, run_stop, &stop), 0);
+	fake_get_base_begin(&get, r->g.vid, 1);
 	while (strcmp(fake_info(0)->state, "suspending") != 0)
 		sched_yield();
 	/* what comes now is not for this device any more */
@@ -569,8 +520,7 @@ stop_waits_for_requests(void **state)
 	fake_store16(&r->guest_avail->idx, 3);
 	device_uses(r, 4, 1);
 	device_uses(r, 3, 1);
-	pthread_join(thread, NULL);
-	assert_int_equal(stop.base, 2);
+	assert_int_equal(fake_get_base_end(&get), 2);
 	assert_int_equal(le16toh(r->avail->idx), 2);
 	assert_int_equal(world.vf[0].resets, resets + 1);
 }

@@ -26,30 +26,17 @@
 static struct vfe_vdpa_error verr;
 
 static int
-setup_started(void **state)
-{
-	struct fake_guest *g = calloc(1, sizeof(*g));
-	struct vfe_bdf bdf = fake_vf(0);
-
-	if (vfe_vdpa_vf_add_plain(&bdf, NULL, false, &verr) < 0)
-		fail_msg("%d %s", verr.code, verr.err.text);
-	fake_guest_open(g, 0);
-	*state = g;
-	return 0;
-}
-
-static int
 setup(void **state)
 {
 	fake_start();
-	return setup_started(state);
+	return fake_setup_started_plain(state);
 }
 
 static int
 setup_blk(void **state)
 {
 	fake_start_blk();
-	return setup_started(state);
+	return fake_setup_started_plain(state);
 }
 
 /* A copy of the device's registers. */
@@ -97,18 +84,6 @@ wait_pairs(uint16_t pairs)
 		ret = pthread_cond_timedwait(&world.cond, &world.lock, &ts);
 	pthread_mutex_unlock(&world.lock);
 	assert_int_equal(ret, 0);
-}
-
-static void
-wait_error(const char *text)
-{
-	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
-
-	while (strstr(fake_info(0)->last_error, text) == NULL) {
-		if (vfe_deadline_passed(deadline))
-			fail_msg("error is \"%s\"", fake_info(0)->last_error);
-		fake_flush();
-	}
 }
 
 static void
@@ -172,16 +147,9 @@ guest_without_mq_gets_no_other_rings(void **state)
 {
 	struct fake_guest *g = *state;
 	struct fake_regs r;
-	unsigned int q;
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
-	assert_int_equal(fake_guest_mem(g), 0);
-	for (q = 0; q < FAKE_QUEUES; q++) {
-		fake_guest_ring(g, q);
-		fake_guest_enable(g, q, true);
-	}
-	fake_guest_driver_ok(g);
-	fake_wait_state(0, "running");
+	fake_guest_run(g, FAKE_QUEUES);
 	r = regs();
 	assert_true(r.queues[2].desc >= 1ULL << 32);
 	assert_false(r.enabled[3]);
@@ -235,11 +203,9 @@ control_queue_that_lies_is_an_error_and_a_reset(void **state)
 
 	world.vf[0].ctrl_lies = true;
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
-	assert_int_equal(fake_guest_mem(g), 0);
-	fake_guest_ring(g, 0);
-	fake_guest_enable(g, 0, true);
+	fake_guest_prepare(g, 1);
 	fake_guest_driver_ok(g);
-	wait_error("control queue: its used index is 8, expected 1");
+	fake_wait_error(0, "control queue: its used index is 8, expected 1");
 	/* it is tried again */
 	world.vf[0].ctrl_lies = false;
 	fake_wait_state(0, "running");
@@ -252,19 +218,15 @@ features_that_are_refused_are_an_error(void **state)
 	struct fake_guest *g = *state;
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
-	assert_int_equal(fake_guest_mem(g), 0);
-	fake_guest_ring(g, 0);
-	fake_guest_enable(g, 0, true);
+	fake_guest_prepare(g, 1);
 	fake_stage(FAKE_STAGE_FEATURES, 0, -ENOTSUP);
 	fake_guest_driver_ok(g);
-	wait_error("stage");
+	fake_wait_error(0, "stage");
 	fake_stage(FAKE_STAGE_NONE, 0, 0);
 	fake_wait_state(0, "running");
 }
 
 /* --- shadow rings --- */
-
-enum { RING = 0x4000, RING_SIZE = 64 }; /* of the guest that fake_world.c has */
 
 /* Ring 1 as guest and device see it. */
 struct view {
@@ -280,8 +242,8 @@ view_of(struct fake_guest *g)
 	struct fake_regs r = regs();
 
 	return (struct view){
-		.guest_avail = (void *)(g->mem + RING + 0x1000),
-		.guest_used = (void *)(g->mem + RING + 0x2000),
+		.guest_avail = fake_guest_avail(g, 1),
+		.guest_used = fake_guest_used(g, 1),
 		.avail = fake_arena_at(r.queues[1].driver),
 		.used = fake_arena_at(r.queues[1].device),
 	};
@@ -297,14 +259,6 @@ wait_signal(int fd)
 	assert_int_equal(eventfd_read(fd, &v), 0);
 }
 
-static bool
-signalled(int fd)
-{
-	eventfd_t v;
-
-	return eventfd_read(fd, &v) == 0;
-}
-
 /* The guest's driver makes @n chains available from @head on; its index is @from before that. */
 static void
 guest_adds(struct fake_guest *g, uint16_t from, uint16_t n, uint16_t head)
@@ -313,31 +267,15 @@ guest_adds(struct fake_guest *g, uint16_t from, uint16_t n, uint16_t head)
 	uint16_t i;
 
 	for (i = 0; i < n; i++)
-		fake_store16(&v.guest_avail->ring[(uint16_t)(from + i) % RING_SIZE],
+		fake_store16(&v.guest_avail->ring[(uint16_t)(from + i) % FAKE_RING_SIZE],
 			(uint16_t)(head + i));
 	fake_store16(&v.guest_avail->idx, (uint16_t)(from + n));
-}
-
-static void
-device_uses(const struct view *v, uint16_t at, uint16_t head, uint32_t len)
-{
-	v->used->ring[at % RING_SIZE] =
-		(struct vfe_wire_vring_used_elem){htole32(head), htole32(len)};
-	fake_store16(&v->used->idx, (uint16_t)(at + 1));
-}
-
-static void
-device_interrupts(void)
-{
-	assert_int_equal(eventfd_write(world.vf[0].irq_fds[2], 1), 0);
 }
 
 /* Ring 1 stands at @used with @n chains that the device has not used. */
 static struct view
 start_in_the_middle(struct fake_guest *g, uint16_t used, uint16_t n, uint64_t features)
 {
-	unsigned int q;
-
 	fake_guest_set_used(g, 1, used);
 	guest_adds(g, used, n, 3);
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
@@ -345,13 +283,7 @@ start_in_the_middle(struct fake_guest *g, uint16_t used, uint16_t n, uint64_t fe
 				 features | VFE_BIT(VFE_VIRTIO_F_VERSION_1) |
 					 VFE_BIT(VFE_VHOST_USER_F_PROTOCOL_FEATURES)),
 		0);
-	assert_int_equal(fake_guest_mem(g), 0);
-	for (q = 0; q < 2; q++) {
-		fake_guest_ring(g, q);
-		fake_guest_enable(g, q, true);
-	}
-	fake_guest_driver_ok(g);
-	fake_wait_state(0, "running");
+	fake_guest_run(g, 2);
 	return view_of(g);
 }
 
@@ -375,8 +307,8 @@ ring_in_the_middle_is_relayed(void **state)
 	assert_false(fake_info(0)->queues[0].shadow);
 
 	wait_signal(g->call[1]); /* that of the start */
-	device_uses(&v, 0, 3, 100);
-	device_interrupts();
+	fake_ring_use(v.used, 0, 3, 100);
+	fake_ring_interrupt(0, 1);
 	fake_wait16(&v.guest_used->idx, 8);
 	assert_int_equal(le32toh(v.guest_used->ring[7].id), 3);
 	assert_int_equal(le32toh(v.guest_used->ring[7].len), 100);
@@ -389,7 +321,7 @@ ring_in_the_middle_is_relayed(void **state)
 	assert_int_equal(le16toh(v.avail->ring[2]), 5);
 
 	/* what is used when it stops is not forgotten */
-	device_uses(&v, 1, 4, 0);
+	fake_ring_use(v.used, 1, 4, 0);
 	assert_int_equal(fake_get_base(g->vid, 1), 9);
 	assert_int_equal(le32toh(v.guest_used->ring[8].id), 4);
 }
@@ -402,12 +334,12 @@ indices_of_a_relayed_ring_wrap(void **state)
 
 	v = start_in_the_middle(g, 0xfffe, 3, 0);
 	fake_wait16(&v.avail->idx, 3);
-	device_uses(&v, 0, 3, 0);
-	device_uses(&v, 1, 4, 0);
-	device_uses(&v, 2, 5, 0);
-	device_interrupts();
+	fake_ring_use(v.used, 0, 3, 0);
+	fake_ring_use(v.used, 1, 4, 0);
+	fake_ring_use(v.used, 2, 5, 0);
+	fake_ring_interrupt(0, 1);
 	fake_wait16(&v.guest_used->idx, 1);
-	assert_int_equal(le32toh(v.guest_used->ring[0xfffe % RING_SIZE].id), 3);
+	assert_int_equal(le32toh(v.guest_used->ring[0xfffe % FAKE_RING_SIZE].id), 3);
 	assert_int_equal(le32toh(v.guest_used->ring[0].id), 5);
 }
 
@@ -418,18 +350,18 @@ event_index_is_kept_on_both_sides(void **state)
 	struct view v;
 
 	v = view_of(g);
-	fake_store16(&v.guest_avail->ring[RING_SIZE], 8); /* interrupt me after the second */
+	fake_store16(&v.guest_avail->ring[FAKE_RING_SIZE], 8); /* interrupt me after the second */
 	v = start_in_the_middle(g, 7, 2, VFE_BIT(VFE_VIRTIO_F_RING_EVENT_IDX));
 	fake_wait16(&v.avail->idx, 2);
-	fake_wait16((uint16_t *)(void *)&v.guest_used->ring[RING_SIZE], 9);
+	fake_wait16((uint16_t *)(void *)&v.guest_used->ring[FAKE_RING_SIZE], 9);
 	wait_signal(g->call[1]);
-	device_uses(&v, 0, 3, 0);
-	device_interrupts();
+	fake_ring_use(v.used, 0, 3, 0);
+	fake_ring_interrupt(0, 1);
 	fake_wait16(&v.guest_used->idx, 8);
-	fake_wait16(&v.avail->ring[RING_SIZE], 1);
-	assert_false(signalled(g->call[1]));
-	device_uses(&v, 1, 4, 0);
-	device_interrupts();
+	fake_wait16(&v.avail->ring[FAKE_RING_SIZE], 1);
+	assert_false(fake_signalled(g->call[1]));
+	fake_ring_use(v.used, 1, 4, 0);
+	fake_ring_interrupt(0, 1);
 	wait_signal(g->call[1]);
 	assert_int_equal(le16toh(v.guest_used->idx), 9);
 }
@@ -456,7 +388,7 @@ guest_that_lies_is_not_served(void **state)
 
 	v = start_in_the_middle(g, 7, 1, 0);
 	fake_wait16(&v.avail->idx, 1);
-	fake_store16(&v.guest_avail->idx, 7 + RING_SIZE + 1);
+	fake_store16(&v.guest_avail->idx, 7 + FAKE_RING_SIZE + 1);
 	kick_until_seen(g);
 	guest_adds(g, 8, 1, 9);
 	kick_until_seen(g);
@@ -472,8 +404,8 @@ device_that_lies_is_lost(void **state)
 
 	v = start_in_the_middle(g, 7, 1, 0);
 	fake_wait16(&v.avail->idx, 1);
-	device_uses(&v, 1, 3, 0); /* two, of one */
-	device_interrupts();
+	fake_ring_use(v.used, 1, 3, 0); /* two, of one */
+	fake_ring_interrupt(0, 1);
 	fake_wait_state(0, "lost");
 	assert_int_equal(le16toh(v.guest_used->idx), 7);
 }
@@ -487,7 +419,7 @@ restarted_ring_goes_on_and_a_new_one_is_direct(void **state)
 
 	v = start_in_the_middle(g, 7, 2, 0);
 	fake_wait16(&v.avail->idx, 2);
-	device_uses(&v, 0, 3, 0);
+	fake_ring_use(v.used, 0, 3, 0);
 	/* the device fails with a chain under way: it gets it again */
 	fake_hang_up(&bdf);
 	fake_wait_state(0, "lost");

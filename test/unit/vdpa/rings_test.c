@@ -22,7 +22,6 @@
 #include "vdpa_priv.h"
 
 enum {
-	RING_STRIDE = 0x4000, /* of the guest that fake_world.c has */
 	LOG_SIZE = 4096,
 	PROTOCOL = FAKE_PROTOCOL_STATUS | 1 << VDPA_PROTOCOL_F_LOG_SHMFD,
 };
@@ -35,16 +34,8 @@ static struct vfe_vdpa_error verr;
 static int
 setup_started(void **state)
 {
-	struct fake_guest *g = calloc(1, sizeof(*g));
-	struct vfe_bdf bdf = fake_vf(0);
-
-	assert_non_null(g);
-	if (vfe_vdpa_vf_add_plain(&bdf, NULL, false, &verr) < 0)
-		fail_msg("%d %s", verr.code, verr.err.text);
-	fake_guest_open(g, 0);
 	vdpa_globals.ms.suspend = 10000;
-	*state = g;
-	return 0;
+	return fake_setup_started_plain(state);
 }
 
 static int
@@ -73,17 +64,9 @@ setup_blk(void **state)
 static void
 start_with(struct fake_guest *g, uint64_t features)
 {
-	unsigned int q;
-
 	fake_guest_connect(g, PROTOCOL);
 	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_FEATURES, features), 0);
-	assert_int_equal(fake_guest_mem(g), 0);
-	for (q = 0; q < FAKE_QUEUES; q++) {
-		fake_guest_ring(g, q);
-		fake_guest_enable(g, q, true);
-	}
-	fake_guest_driver_ok(g);
-	fake_wait_state(0, "running");
+	fake_guest_run(g, FAKE_QUEUES);
 	fake_flush();
 }
 
@@ -136,18 +119,6 @@ wait_ring(unsigned int q, bool enabled)
 }
 
 static void
-wait_error(const char *text)
-{
-	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
-
-	while (strstr(fake_info(0)->last_error, text) == NULL) {
-		if (vfe_deadline_passed(deadline))
-			fail_msg("error is \"%s\"", fake_info(0)->last_error);
-		fake_flush();
-	}
-}
-
-static void
 wait_resets(unsigned int n)
 {
 	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
@@ -157,18 +128,6 @@ wait_resets(unsigned int n)
 		sched_yield();
 	}
 	fake_wait_state(0, "running");
-}
-
-static struct vfe_wire_vring_avail *
-guest_avail(struct fake_guest *g, unsigned int q)
-{
-	return (void *)(g->mem + q * RING_STRIDE + 0x1000);
-}
-
-static struct vfe_wire_vring_used *
-guest_used(struct fake_guest *g, unsigned int q)
-{
-	return (void *)(g->mem + q * RING_STRIDE + 0x2000);
 }
 
 /* --- a ring stops and starts --- */
@@ -197,7 +156,8 @@ stopped_ring_leaves_the_others_alone(void **state)
 	now = device();
 	assert_true(now.irq_fds[3] >= 0);
 	assert_int_equal(now.regs.queues[2].msix_vector, 3);
-	assert_int_equal(now.regs.queues[2].driver, FAKE_MEM_GPA + 2 * RING_STRIDE + 0x1000);
+	assert_int_equal(
+		now.regs.queues[2].driver, FAKE_MEM_GPA + 2 * FAKE_RING_STRIDE + FAKE_RING_AVAIL);
 	/* nothing has told the device about MAC, receive mode and pairs anew, nor had to */
 	assert_int_equal(now.resets, was.resets);
 	assert_int_equal(now.regs.ctrl_commands, was.regs.ctrl_commands);
@@ -238,11 +198,10 @@ stopped_ring_goes_on_relayed_where_it_stands(void **state)
 
 	start(g);
 	resets = device().resets;
-	fake_store16(&guest_avail(g, 3)->idx, 5);
+	fake_store16(&fake_guest_avail(g, 3)->idx, 5);
 	fake_guest_set_used(g, 3, 5);
 	assert_int_equal(fake_get_base(g->vid, 3), 5);
-	guest_avail(g, 3)->ring[5] = htole16(9);
-	fake_store16(&guest_avail(g, 3)->idx, 6);
+	fake_guest_set_avail(g, 3, 5, 9);
 	fake_guest_ring(g, 3);
 	wait_ring(3, true);
 	assert_true(fake_info(0)->queues[3].shadow);
@@ -254,7 +213,7 @@ stopped_ring_goes_on_relayed_where_it_stands(void **state)
 	assert_int_equal(device().resets, resets);
 	/* and is direct again when its driver begins anew */
 	assert_int_equal(fake_get_base(g->vid, 3), 5);
-	memset(guest_avail(g, 3), 0, 4);
+	memset(fake_guest_avail(g, 3), 0, 4);
 	fake_guest_set_used(g, 3, 0);
 	fake_guest_ring(g, 3);
 	wait_ring(3, true);
@@ -288,21 +247,6 @@ ring_that_moves_is_reset_alone(void **state)
 	assert_int_equal(nr_ring_resets(), 1);
 }
 
-struct stop {
-	struct fake_guest *g;
-	unsigned int q;
-	int base;
-};
-
-static void *
-run_stop(void *arg)
-{
-	struct stop *stop = arg;
-
-	stop->base = fake_get_base(stop->g->vid, stop->q);
-	return NULL;
-}
-
 /* Doorbells that were rung of ring @q, after at least @n. */
 static void
 wait_doorbells(unsigned int q, unsigned int n)
@@ -319,14 +263,13 @@ static void
 others_are_kicked_while_a_ring_is_waited_for(void **state)
 {
 	struct fake_guest *g = *state;
-	struct stop stop = {.g = g, .q = 1};
+	struct fake_get_base get;
 	unsigned int before, n;
-	pthread_t thread;
 
 	start_disk(g);
 	before = atomic_load(&world.vf[0].doorbells[1]);
-	fake_store16(&guest_avail(g, 1)->idx, 1);
-	assert_int_equal(pthread_create(&thread, NULL, run_stop, &stop), 0);
+	fake_store16(&fake_guest_avail(g, 1)->idx, 1);
+	fake_get_base_begin(&get, g->vid, 1);
 	wait_doorbells(1, before + 1); /* it is being waited for */
 	for (n = 0; n < 3; n++) {
 		before = atomic_load(&world.vf[0].doorbells[0]);
@@ -335,9 +278,8 @@ others_are_kicked_while_a_ring_is_waited_for(void **state)
 	}
 	assert_string_equal(fake_info(0)->state, "running");
 	assert_int_equal(nr_ring_resets(), 0);
-	fake_store16(&guest_used(g, 1)->idx, 1);
-	pthread_join(thread, NULL);
-	assert_int_equal(stop.base, 1);
+	fake_store16(&fake_guest_used(g, 1)->idx, 1);
+	assert_int_equal(fake_get_base_end(&get), 1);
 	assert_int_equal(device().ring_resets[1], 1);
 	assert_int_equal(nr_ring_resets(), 1);
 	assert_int_equal(fake_info(0)->device_resets, 0);
@@ -406,7 +348,7 @@ check_failing(struct fake_guest *g, int how)
 	fake_guest_set_used(g, 2, 3);
 	assert_int_equal(fake_get_base(g->vid, 2), 3);
 	wait_resets(resets + 1);
-	wait_error("queue 2 is not reset");
+	fake_wait_error(0, "queue 2 is not reset");
 	/* the others go on, and the function is not asked again */
 	assert_true(device().regs.enabled[0] && device().regs.enabled[3]);
 	assert_false(device().regs.enabled[2]);
@@ -474,11 +416,7 @@ ring_that_the_device_never_had_needs_its_reset(void **state)
 	unsigned int resets;
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
-	assert_int_equal(fake_guest_mem(g), 0);
-	fake_guest_ring(g, 0);
-	fake_guest_enable(g, 0, true);
-	fake_guest_driver_ok(g);
-	fake_wait_state(0, "running");
+	fake_guest_run(g, 1);
 	resets = device().resets;
 	fake_guest_ring(g, 1);
 	fake_guest_enable(g, 1, true);
@@ -498,18 +436,16 @@ device_that_dies_meanwhile_comes_back(void **state)
 {
 	struct vfe_bdf bdf = fake_vf(0);
 	struct fake_guest *g = *state;
-	struct stop stop = {.g = g, .q = 1};
+	struct fake_get_base get;
 	unsigned int before;
-	pthread_t thread;
 
 	start_disk(g);
 	before = atomic_load(&world.vf[0].doorbells[1]);
-	fake_store16(&guest_avail(g, 1)->idx, 1);
-	assert_int_equal(pthread_create(&thread, NULL, run_stop, &stop), 0);
+	fake_store16(&fake_guest_avail(g, 1)->idx, 1);
+	fake_get_base_begin(&get, g->vid, 1);
 	wait_doorbells(1, before + 1);
 	fake_hang_up(&bdf);
-	pthread_join(thread, NULL);
-	assert_int_equal(stop.base, 0);
+	assert_int_equal(fake_get_base_end(&get), 0);
 	fake_wait_state(0, "lost");
 	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), 0);
 	fake_wait_state(0, "running");
@@ -531,7 +467,7 @@ disk_that_is_busy_is_reset_as_a_whole(void **state)
 
 	start_disk(g);
 	resets = device().resets;
-	fake_store16(&guest_avail(g, 1)->idx, 1);
+	fake_store16(&fake_guest_avail(g, 1)->idx, 1);
 	fake_guest_enable(g, 1, false);
 	wait_resets(resets + 1);
 	assert_false(device().regs.enabled[1]);
@@ -553,7 +489,7 @@ request_that_comes_with_the_reset_of_a_ring(void **state)
 
 	start_disk(g);
 	resets = device().resets;
-	world.vf[0].ring_reset_adds = &guest_avail(g, 1)->idx;
+	world.vf[0].ring_reset_adds = &fake_guest_avail(g, 1)->idx;
 	fake_guest_enable(g, 1, false);
 	wait_resets(resets + 1);
 	world.vf[0].ring_reset_adds = NULL;
@@ -567,7 +503,7 @@ request_that_comes_with_the_reset_of_a_ring(void **state)
 static void
 disable_busy(struct fake_guest *g, unsigned int q)
 {
-	fake_store16(&guest_avail(g, q)->idx, 1);
+	fake_store16(&fake_guest_avail(g, q)->idx, 1);
 	fake_guest_enable(g, q, false);
 }
 
@@ -594,12 +530,12 @@ memory_that_comes_meanwhile_is_a_reset(void **state)
 	wait_doorbells(3, before[3] + 1);
 	disable_busy(g, 1);
 	fake_guest_enable(g, 2, true);
-	fake_store16(&guest_used(g, 3)->idx, 1);
+	fake_store16(&fake_guest_used(g, 3)->idx, 1);
 	wait_doorbells(1, before[1] + 1);
 	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_MEM_TABLE, &mem,
 				 8 + 2 * sizeof(mem.regions[0]), fds, 2),
 		0);
-	fake_store16(&guest_used(g, 1)->idx, 1);
+	fake_store16(&fake_guest_used(g, 1)->idx, 1);
 	wait_resets(resets + 1);
 	wait_ring(2, true);
 	assert_false(device().regs.enabled[1] || device().regs.enabled[3]);
@@ -626,18 +562,6 @@ set_logging(struct fake_guest *g, uint64_t features, bool on)
 }
 
 static void
-wait_mode(const char *mode)
-{
-	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
-
-	while (strcmp(fake_info(0)->dirty.mode, mode) != 0) {
-		if (vfe_deadline_passed(deadline))
-			fail_msg("mode is %s", fake_info(0)->dirty.mode);
-		fake_flush();
-	}
-}
-
-static void
 wait_direct(unsigned int q)
 {
 	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
@@ -648,12 +572,26 @@ wait_direct(unsigned int q)
 	}
 }
 
+/* The device has the first @n chains of ring 1, which is relayed, and uses that of @head first. */
+static struct vfe_wire_vring_avail *
+device_uses_first(struct fake_guest *g, uint16_t n, uint16_t head)
+{
+	const struct fake_vf_log log = device();
+	struct vfe_wire_vring_avail *avail = fake_arena_at(log.regs.queues[1].driver);
+
+	assert_int_equal(eventfd_write(g->kick[1], 1), 0);
+	fake_wait16(&avail->idx, n);
+	fake_ring_use(fake_arena_at(log.regs.queues[1].device), 0, head, 0);
+	fake_ring_interrupt(0, 1);
+	fake_wait16(&fake_guest_used(g, 1)->idx, 1);
+	return avail;
+}
+
 static void
 log_comes_and_goes_without_a_reset_of_the_device(void **state)
 {
 	struct fake_guest *g = *state;
 	struct vfe_wire_vring_avail *avail;
-	struct vfe_wire_vring_used *used;
 	struct fake_vf_log was;
 	unsigned int q, i;
 
@@ -661,7 +599,7 @@ log_comes_and_goes_without_a_reset_of_the_device(void **state)
 	was = device();
 	for (i = 1; i < 4; i++) {
 		set_logging(g, FEATURES, true);
-		wait_mode("relay");
+		fake_wait_mode(0, "relay");
 		for (q = 0; q < FAKE_QUEUES; q++)
 			assert_true(fake_info(0)->queues[q].shadow);
 		set_logging(g, FEATURES, false);
@@ -673,25 +611,16 @@ log_comes_and_goes_without_a_reset_of_the_device(void **state)
 
 	/* one that has moved on stays relayed, and goes on */
 	set_logging(g, FEATURES, true);
-	wait_mode("relay");
-	guest_avail(g, 1)->ring[0] = htole16(3);
-	fake_store16(&guest_avail(g, 1)->idx, 1);
-	assert_int_equal(eventfd_write(g->kick[1], 1), 0);
-	avail = fake_arena_at(device().regs.queues[1].driver);
-	used = fake_arena_at(device().regs.queues[1].device);
-	fake_wait16(&avail->idx, 1);
-	used->ring[0] = (struct vfe_wire_vring_used_elem){htole32(3), 0};
-	fake_store16(&used->idx, 1);
-	assert_int_equal(eventfd_write(world.vf[0].irq_fds[2], 1), 0);
-	fake_wait16(&guest_used(g, 1)->idx, 1);
+	fake_wait_mode(0, "relay");
+	fake_guest_set_avail(g, 1, 0, 3);
+	avail = device_uses_first(g, 1, 3);
 	set_logging(g, FEATURES, false);
 	for (q = 0; q < FAKE_QUEUES; q++) {
 		if (q != 1)
 			wait_direct(q);
 	}
 	assert_true(fake_info(0)->queues[1].shadow);
-	guest_avail(g, 1)->ring[1] = htole16(4);
-	fake_store16(&guest_avail(g, 1)->idx, 2);
+	fake_guest_set_avail(g, 1, 1, 4);
 	assert_int_equal(eventfd_write(g->kick[1], 1), 0);
 	fake_wait16(&avail->idx, 2);
 	assert_int_equal(device().resets, was.resets);
@@ -718,13 +647,13 @@ log_waits_for_the_requests_of_a_disk(void **state)
 	start_disk(g);
 	resets = device().resets;
 	before = atomic_load(&world.vf[0].doorbells[1]);
-	fake_store16(&guest_avail(g, 1)->idx, 1);
+	fake_store16(&fake_guest_avail(g, 1)->idx, 1);
 	assert_int_equal(pthread_create(&thread, NULL, run_logging, g), 0);
 	wait_doorbells(1, before + 1);
 	assert_int_equal(device().ring_resets[1], 0);
-	fake_store16(&guest_used(g, 1)->idx, 1);
+	fake_store16(&fake_guest_used(g, 1)->idx, 1);
 	pthread_join(thread, NULL);
-	wait_mode("relay");
+	fake_wait_mode(0, "relay");
 	assert_int_equal(device().ring_resets[1], 1);
 	assert_int_equal(device().resets, resets);
 	assert_int_equal(fake_info(0)->queues[1].last_avail_idx, 1);
@@ -740,10 +669,10 @@ log_waits_once_for_a_disk_that_stays_busy(void **state)
 
 	start_disk(g);
 	resets = device().resets;
-	fake_store16(&guest_avail(g, 1)->idx, 1);
+	fake_store16(&fake_guest_avail(g, 1)->idx, 1);
 	set_logging(g, DISK_FEATURES, true);
 	wait_resets(resets + 1);
-	wait_mode("relay");
+	fake_wait_mode(0, "relay");
 	assert_int_equal(fake_info(0)->dirty.all, 0);
 	assert_int_equal(device().resets, resets + 1);
 	assert_true(fake_info(0)->queues[1].shadow);
@@ -756,23 +685,14 @@ disk_gets_again_what_it_had(void **state)
 {
 	struct fake_guest *g = *state;
 	struct vfe_wire_vring_avail *avail;
-	struct vfe_wire_vring_used *used;
 	unsigned int resets;
 
 	start_disk(g);
 	set_logging(g, DISK_FEATURES, true);
-	wait_mode("relay");
-	guest_avail(g, 1)->ring[0] = htole16(3);
-	guest_avail(g, 1)->ring[1] = htole16(4);
-	fake_store16(&guest_avail(g, 1)->idx, 2);
-	assert_int_equal(eventfd_write(g->kick[1], 1), 0);
-	avail = fake_arena_at(device().regs.queues[1].driver);
-	used = fake_arena_at(device().regs.queues[1].device);
-	fake_wait16(&avail->idx, 2);
-	used->ring[0] = (struct vfe_wire_vring_used_elem){htole32(4), 0};
-	fake_store16(&used->idx, 1);
-	assert_int_equal(eventfd_write(world.vf[0].irq_fds[2], 1), 0);
-	fake_wait16(&guest_used(g, 1)->idx, 1);
+	fake_wait_mode(0, "relay");
+	fake_guest_set_avail(g, 1, 0, 3);
+	fake_guest_set_avail(g, 1, 1, 4);
+	device_uses_first(g, 2, 4);
 	set_logging(g, DISK_FEATURES, false);
 	wait_direct(0);
 	resets = device().resets;
