@@ -93,6 +93,47 @@ set_queue_vector(struct vfe_virtio_dev *vdev, uint16_t qid, uint16_t vector, str
 	return 0;
 }
 
+/* What the device is told instead of @iova: the part has to be in one piece for it, too. */
+static int
+translate_part(struct vfe_virtio_dev *vdev, uint16_t qid, uint64_t iova, uint64_t len,
+	uint64_t *ret, struct vfe_error *err)
+{
+	uint64_t good;
+	int rc;
+
+	rc = vfe_pci_dma_addr(vdev->pci, iova, len, ret, &good);
+	if (rc == 0 && good < len)
+		rc = -EFAULT;
+	if (rc < 0)
+		return vfe_error_set(err, rc,
+			"queue %u: the %llu bytes of its ring at 0x%llx are not there in one piece",
+			qid, (unsigned long long)len, (unsigned long long)iova);
+	return 0;
+}
+
+/* The addresses of the parts of the ring, whose lengths are those of section 2.7. */
+static int
+write_ring(struct vfe_virtio_dev *vdev, uint16_t qid, const struct vfe_virtio_queue_cfg *cfg,
+	struct vfe_error *err)
+{
+	const uint64_t n = cfg->size;
+	uint64_t desc, driver, device;
+	int rc;
+
+	rc = translate_part(vdev, qid, cfg->desc, 16 * n, &desc, err);
+	if (rc == 0)
+		rc = translate_part(vdev, qid, cfg->driver, 6 + 2 * n, &driver, err);
+	if (rc == 0)
+		rc = translate_part(vdev, qid, cfg->device, 6 + 8 * n, &device, err);
+	if (rc == 0)
+		rc = common_write(vdev, queue_desc, desc, err);
+	if (rc == 0)
+		rc = common_write(vdev, queue_driver, driver, err);
+	if (rc == 0)
+		rc = common_write(vdev, queue_device, device, err);
+	return rc;
+}
+
 int
 vfe_virtio_queue_enable(struct vfe_virtio_dev *vdev, uint16_t qid,
 	const struct vfe_virtio_queue_cfg *cfg, struct vfe_error *err)
@@ -117,11 +158,7 @@ vfe_virtio_queue_enable(struct vfe_virtio_dev *vdev, uint16_t qid,
 	if (rc == 0)
 		rc = set_queue_vector(vdev, qid, cfg->msix_vector, err);
 	if (rc == 0)
-		rc = common_write(vdev, queue_desc, cfg->desc, err);
-	if (rc == 0)
-		rc = common_write(vdev, queue_driver, cfg->driver, err);
-	if (rc == 0)
-		rc = common_write(vdev, queue_device, cfg->device, err);
+		rc = write_ring(vdev, qid, cfg, err);
 	if (rc == 0)
 		rc = common_write(vdev, queue_enable, 1, err);
 	if (rc == 0)

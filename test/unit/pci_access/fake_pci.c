@@ -202,6 +202,21 @@ fake_dma_unmap(struct vfe_pci_dev *dev, uint64_t iova, uint64_t size, struct vfe
 	return f->share ? 0 : vfe_error_set(err, -ENOENT, "not mapped");
 }
 
+static int
+fake_dma_addr(const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len, uint64_t *ret_bus,
+	uint64_t *ret_len, struct vfe_error *err)
+{
+	const struct fake_pci *f = to_fake(dev);
+
+	if (iova + f->bus_offset < iova)
+		return vfe_error_set(err, -EFAULT, "not mapped");
+	*ret_bus = iova + f->bus_offset;
+	*ret_len = len;
+	if (f->bus_piece > iova && f->bus_piece - iova < len)
+		*ret_len = f->bus_piece - iova;
+	return 0;
+}
+
 static const struct vfe_pci_ops fake_ops = {
 	.name = "fake",
 	.lost_events = POLLRDHUP,
@@ -222,6 +237,7 @@ static const struct vfe_pci_ops fake_ops = {
 	.dma_map_begin = fake_dma_map_begin,
 	.dma_map = fake_dma_map,
 	.dma_unmap = fake_dma_unmap,
+	.dma_addr = fake_dma_addr,
 };
 
 void

@@ -54,6 +54,11 @@ struct fake_pci {
 	unsigned int dma_unmaps;
 	unsigned int detaches;
 	unsigned int resets;
+
+	/* as pci.physical wants it: a constant away, but not in one piece where one begins */
+	uint64_t bus_offset;
+	uint64_t bus_piece;
+
 	bool closed; /* set by close(); the struct stays the test's */
 };
 

@@ -7,8 +7,10 @@
 
 #undef NDEBUG
 
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
+#include <linux/memfd.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,6 +19,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -26,6 +29,37 @@
 #include "vfu_function.h"
 
 #define FEATURES (VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_VIRTIO_F_RING_RESET) | VFE_BIT(5))
+
+/* A kernel with huge pages, of which there may be too few. */
+static struct {
+	bool huge; /* what was made last */
+	bool too_few;
+} kernel;
+
+int __real_memfd_create(const char *name, unsigned int flags);
+int __wrap_memfd_create(const char *name, unsigned int flags);
+void *__real_mmap64(void *at, size_t size, int prot, int flags, int fd, off64_t off);
+void *__wrap_mmap64(void *at, size_t size, int prot, int flags, int fd, off64_t off);
+
+int
+__wrap_memfd_create(const char *name, unsigned int flags)
+{
+	const unsigned int huge = MFD_HUGETLB | MFD_HUGE_2MB;
+
+	kernel.huge = (flags & MFD_HUGETLB) != 0;
+	assert((flags & huge) == huge || !kernel.huge);
+	return __real_memfd_create(name, flags & ~huge);
+}
+
+void *
+__wrap_mmap64(void *at, size_t size, int prot, int flags, int fd, off64_t off)
+{
+	if (kernel.too_few) {
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	return __real_mmap64(at, size, prot, flags, fd, off);
+}
 
 struct env {
 	struct fake_virtio v;
@@ -422,6 +456,37 @@ test_queue_is_enabled_as_asked(void **state)
 }
 
 static void
+test_queue_of_a_physical_device_is_told_bus_addresses(void **state)
+{
+	const uint64_t offset = 0x1000000000, used_end = good_queue.device + 6 + 8 * 32;
+	struct env *e = *state;
+
+	e->v.f.pci.physical = true;
+	e->v.f.bus_offset = offset;
+	e->v.f.bus_piece = used_end - 1;
+	assert_int_equal(vfe_virtio_queue_enable(&e->vdev, 5, &good_queue, &e->err), -EFAULT);
+	assert_string_equal(e->err.text,
+		"queue 5: the 262 bytes of its ring at 0x4444444444444444 are not there in one "
+		"piece");
+	e->v.f.bus_piece = good_queue.driver + 6 + 2 * 32 - 1;
+	assert_int_equal(vfe_virtio_queue_enable(&e->vdev, 5, &good_queue, &e->err), -EFAULT);
+	e->v.f.bus_piece = good_queue.desc + 16 * 32 - 1;
+	assert_int_equal(vfe_virtio_queue_enable(&e->vdev, 5, &good_queue, &e->err), -EFAULT);
+	e->v.f.bus_piece = 0;
+	e->v.f.bus_offset = UINT64_MAX - good_queue.desc + 1;
+	assert_int_equal(vfe_virtio_queue_enable(&e->vdev, 5, &good_queue, &e->err), -EFAULT);
+	assert_int_equal(e->v.enable_writes, 0);
+
+	e->v.f.bus_offset = offset;
+	e->v.f.bus_piece = used_end;
+	assert_int_equal(vfe_virtio_queue_enable(&e->vdev, 5, &good_queue, &e->err), 0);
+	assert_true(e->v.q[5].desc == good_queue.desc + offset);
+	assert_true(e->v.q[5].driver == good_queue.driver + offset);
+	assert_true(e->v.q[5].device == good_queue.device + offset);
+	e->v.f.pci.physical = false;
+}
+
+static void
 test_queues_that_cannot_be_enabled(void **state)
 {
 	struct env *e = *state;
@@ -598,6 +663,61 @@ test_arena_that_the_device_does_not_get(void **state)
 	e->v.f.dma_map_result = -ENOSPC;
 	assert_int_equal(vfe_dma_arena_create(domain, 0, 0x1000, false, &arena, &e->err), -ENODEV);
 	vfe_pci_domain_detach(domain, &e->v.f.pci);
+	vfe_pci_domain_destroy(domain);
+}
+
+static void
+test_arena_of_huge_pages_keeps_blocks_in_one(void **state)
+{
+	const uint64_t page = 2 << 20;
+	struct env *e = *state;
+	struct vfe_pci_domain *domain;
+	struct vfe_dma_arena *arena;
+	uint64_t ia, ib, ic, id;
+	uint8_t *a, *b, *c, *d;
+
+	assert_int_equal(vfe_pci_domain_create(&domain, &e->err), 0);
+	assert_int_equal(vfe_pci_domain_attach(domain, &e->v.f.pci, &e->err), 0);
+	assert_int_equal(
+		vfe_dma_arena_create(domain, 0x100000, 3 * page + 4096, true, &arena, &e->err), 0);
+	assert_true(kernel.huge);
+	assert_int_equal(e->v.f.maps[0].size, 4 * page);
+	a = vfe_dma_arena_alloc(arena, page - 64, 64, &ia);
+	b = vfe_dma_arena_alloc(arena, 128, 64, &ib);
+	c = vfe_dma_arena_alloc(arena, 64, 64, &ic);
+	d = vfe_dma_arena_alloc(arena, page, 64, &id);
+	assert_true(a != NULL && b != NULL && c != NULL && d != NULL);
+	/* by the offset in the arena, wherever that is mapped */
+	assert_int_equal(ia - 0x100000, 0);
+	assert_int_equal(ib - 0x100000, page);
+	assert_int_equal(ic - 0x100000, page - 64); /* just fits */
+	assert_int_equal(id - 0x100000, 2 * page);
+	assert_int_equal(d - a, 2 * page);
+	vfe_dma_arena_free(arena, a);
+	vfe_dma_arena_free(arena, c);
+	/* one that is larger than a page may be anywhere */
+	assert_null(vfe_dma_arena_alloc(arena, 2 * page, 64, &ia));
+	vfe_dma_arena_free(arena, b);
+	a = vfe_dma_arena_alloc(arena, page + 64, 64, &ia);
+	assert_int_equal(ia - 0x100000, 0);
+	vfe_dma_arena_destroy(arena);
+	assert_int_equal(e->v.f.nr_maps, 0);
+	vfe_pci_domain_detach(domain, &e->v.f.pci);
+	vfe_pci_domain_destroy(domain);
+}
+
+static void
+test_arena_without_huge_pages_names_the_remedy(void **state)
+{
+	struct env *e = *state;
+	struct vfe_pci_domain *domain;
+	struct vfe_dma_arena *arena;
+
+	assert_int_equal(vfe_pci_domain_create(&domain, &e->err), 0);
+	kernel.too_few = true;
+	assert_int_equal(vfe_dma_arena_create(domain, 0, 4096, true, &arena, &e->err), -ENOMEM);
+	kernel.too_few = false;
+	assert_non_null(strstr(e->err.text, "vm.nr_hugepages"));
 	vfe_pci_domain_destroy(domain);
 }
 
@@ -795,6 +915,7 @@ main(void)
 		INITED(test_generation_that_settles_and_one_that_does_not),
 		INITED(test_isr_is_cleared_by_reading),
 		INITED(test_queue_is_enabled_as_asked),
+		INITED(test_queue_of_a_physical_device_is_told_bus_addresses),
 		INITED(test_queues_that_cannot_be_enabled),
 		INITED(test_queue_reset_waits_and_checks),
 		RAW(test_common_configuration_without_queue_reset),
@@ -802,6 +923,8 @@ main(void)
 		INITED(test_doorbell_inside_and_outside_the_structure),
 		INITED(test_arena_gives_aligned_zeroed_disjoint_blocks),
 		INITED(test_arena_that_the_device_does_not_get),
+		INITED(test_arena_of_huge_pages_keeps_blocks_in_one),
+		INITED(test_arena_without_huge_pages_names_the_remedy),
 		cmocka_unit_test(test_bring_up_of_our_own_device_over_a_socket),
 	};
 
