@@ -69,6 +69,23 @@ class Libvirt:
             'libvirtd', '--config', '/etc/libvirt/libvirtd.conf', '--pid-file',
             '/run/libvirt/libvirtd.pid'], self._host.log('libvirtd'), netns=self._host.space)
         self.process.wait_socket(self.socket, 30)
+        self._wait_emulator(60)
+
+    def _wait_emulator(self, timeout):
+        """Until libvirtd has asked QEMU what it can.
+
+        It does so when it needs that for the first time. On a busy machine it has been seen to
+        fail then, with a text that told nothing, and it is not told when it is ready.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                self.virsh('domcapabilities', '--virttype', 'qemu')
+                return
+            except VirshError:
+                if time.monotonic() > end or not self.process.alive:
+                    raise
+            time.sleep(0.2)
 
     def _configure(self, name, text):
         with open(os.path.join(self._host.folder, 'etc', 'libvirt', name), 'w') as f:
