@@ -347,18 +347,6 @@ requests_of_a_device_that_keeps_order_are_done_again(void **state)
 }
 
 static void
-wait_in_flight_error(void)
-{
-	struct vfe_bdf bdf = fake_vf(0);
-	struct vdpa_vf *vf = vdpa_vf_find(&bdf);
-
-	pthread_mutex_lock(&vf->lock);
-	while (strstr(vf->last_error, "in flight") == NULL)
-		pthread_cond_wait(&vf->changed, &vf->lock);
-	pthread_mutex_unlock(&vf->lock);
-}
-
-static void
 requests_of_a_device_that_keeps_none_wait_for_the_guest(void **state)
 {
 	struct fake_guest *g = *state;
@@ -371,7 +359,7 @@ requests_of_a_device_that_keeps_none_wait_for_the_guest(void **state)
 	fake_guest_set_avail(g, 0, 101, 21);
 	fake_guest_complete(g, 0, 100, 21);
 	lose_and_return();
-	wait_in_flight_error();
+	fake_wait_error(0, "in flight");
 	assert_int_equal(world.vf[0].restores, restores);
 	assert_false(fake_info(0)->configured);
 
@@ -391,24 +379,19 @@ head_that_waits_twice_betrays_the_order(void **state)
 	fake_guest_set_avail(g, 0, 70, 1);
 	fake_guest_set_avail(g, 0, 71, 1);
 	lose_and_return();
-	wait_in_flight_error();
+	fake_wait_error(0, "in flight");
 }
 
 static void
 more_requests_than_entries_do_not_start(void **state)
 {
 	struct fake_guest *g = *state;
-	struct vfe_bdf bdf = fake_vf(0);
-	struct vdpa_vf *vf = vdpa_vf_find(&bdf);
 
 	fake_guest_start(g);
 	done_in_order(g, 1);
 	fake_guest_set_avail(g, 0, FAKE_RING_SIZE + 1, 1);
 	lose_and_return();
-	pthread_mutex_lock(&vf->lock);
-	while (strstr(vf->last_error, "available index") == NULL)
-		pthread_cond_wait(&vf->changed, &vf->lock);
-	pthread_mutex_unlock(&vf->lock);
+	fake_wait_error(0, "available index");
 }
 
 static void
