@@ -34,12 +34,16 @@ def check_later_migration(guest):
     guest.check()
 
 
-def test_there_and_back_by_qmp(pair, guest, note):
+def there_and_back(pair, guest, note):
     ping = pair.ping_address(guest_address(0))
     for _ in range(2):
         note('downtime %d ms as QEMU tells it' % guest.migrate()['downtime'])
     note('longest pause of a ping %.0f ms' % ping.stop())
     guest.check()
+
+
+def test_there_and_back_by_qmp(pair, guest, note):
+    there_and_back(pair, guest, note)
 
 
 def test_memory_of_hugepages(pair, note):
@@ -52,7 +56,7 @@ def test_memory_of_hugepages(pair, note):
         with open('/proc/%d/smaps' % guest.qemu.process.pid) as f:
             assert any(line.startswith('KernelPageSize:') and line.split()[1] == '2048'
                        for line in f)
-        test_there_and_back_by_qmp(pair, guest, note)
+        there_and_back(pair, guest, note)
 
 
 def test_cancelled(guest):

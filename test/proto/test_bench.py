@@ -165,9 +165,7 @@ def disk(work):
     blk.make_image(image, DISK_SIZE)
     controller = blk.BlkController(directory, [blk.file_bdev('disk', image)], ['disk'],
                                    pf_bdev='disk', vfs=1)
-    service = daemons.Service(directory, controller.pci_dir)
-    service.pf_add(controller.PF)
-    service.vf_add(controller.vf(0), path)
+    service = daemons.serve(controller, directory, [path])
     yield path, image, controller
     service.stop()
     controller.stop()

@@ -102,11 +102,8 @@ class Host:
         self.directory, self.image, self.client, self.drain = directory, image, client, drain
         self.options = options
         self.start_controller()
-        self.service = daemons.Service(directory, self.controller.pci_dir, client=client,
-                                       options=options)
-        self.service.pf_add(self.controller.PF)
-        for i in range(3):
-            self.service.vf_add(self.controller.vf(i), self.path(i))
+        self.service = daemons.serve(self.controller, directory, [self.path(i) for i in range(3)],
+                                     client=client, options=options)
 
     def start_controller(self):
         self.controller = blk.BlkController(
@@ -387,7 +384,7 @@ def test_stop_and_go_on_under_load(host, image):
             with load.lock:
                 bases = disk.stop()
                 writes += host.writes()
-                assert bases == {i: ring.used_idx() for i, ring in disk.rings()}
+                assert bases == disk.used_bases()
                 disk.start_at(bases)
         load.wait_for(50)
         load.finish(image)
@@ -425,8 +422,8 @@ def test_pages_that_reads_fill_are_in_the_log(make_host, image, mode):
         os.pwrite(file.fileno(), data, 0)
     with host.disk() as disk, Memory(1 << 16, name='log', seal=True) as log:
         disk.start()
-        disk.ask(vh.SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd])
-        disk.tell(vh.SET_FEATURES, struct.pack('=Q', disk.features | 1 << vh.F_LOG_ALL))
+        disk.set_log(log)
+        disk.set_logging(True)
         host.wait(lambda info: info['migration']['state'] == 'logging' and
                   info['migration']['dirty']['mode'] == mode)
         copy = bytearray(disk.mem.read(0, disk.mem.size))

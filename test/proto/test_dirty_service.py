@@ -35,10 +35,8 @@ class Rig:
         self.mode = mode
         options = ['--dirty-mode', mode] if mode else []
         self.controller = daemons.Controller(directory, vfs=1)
-        self.service = daemons.Service(directory, self.controller.pci_dir, options=options)
-        self.service.pf_add(self.controller.PF)
         self.path = os.path.join(directory, 'vhost0')
-        self.service.vf_add(self.controller.vf(0), self.path)
+        self.service = daemons.serve(self.controller, directory, [self.path], options=options)
         with FrontEnd(self.path) as warm_up:  # some fds are opened when first needed
             warm_up.connect()
             warm_up.start()
@@ -99,14 +97,12 @@ class Source:
         self.front_end.echo(3)
 
     def set_logging(self, on):
-        features = self.front_end.features | (1 << vh.F_LOG_ALL if on else 0)
-        self.front_end.tell(vh.SET_FEATURES, struct.pack('=Q', features))
+        self.front_end.set_logging(on)
 
     def send_log(self):
         """A new log; the old one is returned, not read yet."""
         old, self.log = self.log, Memory(LOG_SIZE, name='log', seal=True)
-        assert self.front_end.ask(
-            vh.SET_LOG_BASE, struct.pack('=QQ', self.log.size, 0), [self.log.fd]) == b''
+        assert self.front_end.set_log(self.log) == b''
         return old
 
     def begin(self):
@@ -152,13 +148,7 @@ class Source:
 
     def resume(self):
         """The migration was given up: the guest runs on here."""
-        bases = {index: ring.used_idx() for index, ring in self.front_end.rings()}
-        for index, ring in self.front_end.rings():
-            self.front_end.set_vring(index, ring, bases[index])
-        self.front_end.enable()
-        self.front_end.set_status(vh.S_ACK | vh.S_DRIVER | vh.S_FEATURES_OK | vh.S_DRIVER_OK)
-        for index, _ in self.front_end.rings():
-            self.front_end.kick(index)
+        self.front_end.start_at(self.front_end.used_bases())
         self.front_end.echo(3, timeout=TOO_LONG)
 
     def begin_traffic(self):
@@ -383,9 +373,7 @@ def test_service_dies_while_it_migrates(work):
                 pairs = source.front_end.pairs
                 rig.service.kill()
             os.unlink(rig.path)
-            rig.service = daemons.Service(rig.directory, rig.controller.pci_dir, name='second')
-            rig.service.pf_add(rig.controller.PF)
-            rig.service.vf_add(rig.controller.vf(0), rig.path)
+            rig.service = daemons.serve(rig.controller, rig.directory, [rig.path], name='second')
             with Source(rig, mem) as source:
                 source.front_end.wanted |= 1 << vh.F_LOG_ALL
                 source.front_end.pairs = pairs

@@ -36,10 +36,8 @@ class Host:
         self.start_service()
 
     def start_service(self):
-        self.service = daemons.Service(self.directory, self.controller.pci_dir)
-        self.service.pf_add(self.controller.PF)
-        for i in range(self.vfs):
-            self.service.vf_add(self.controller.vf(i), self.path(i))
+        self.service = daemons.serve(self.controller, self.directory,
+                                     [self.path(i) for i in range(self.vfs)])
 
     def path(self, index):
         return os.path.join(self.directory, f'vhost{index}')
@@ -101,10 +99,6 @@ class Guest:
         fe.set_status(fe.u64(vh.GET_STATUS) | vh.S_ACK | vh.S_DRIVER | vh.S_DRIVER_OK)
         return self
 
-    def get_base(self, index):
-        body = self.front_end.ask(vh.GET_VRING_BASE, struct.pack('=II', index, 0))
-        return struct.unpack('=II', body)[1]
-
     def stop(self):
         """Where the rings stand, by index. The status is withdrawn before the last pair."""
         bases = {}
@@ -112,12 +106,12 @@ class Guest:
             if pair == len(self.front_end.pairs) - 1:
                 self.front_end.set_status(0)
             for index in (2 * pair, 2 * pair + 1):
-                bases[index] = self.get_base(index)
+                bases[index] = self.front_end.get_base(index)
         return bases
 
     def log(self, memory):
         """Begin a migration."""
-        self.front_end.ask(vh.SET_LOG_BASE, struct.pack('=QQ', memory.size, 0), [memory.fd])
+        self.front_end.set_log(memory)
         self.log_all = 1 << vh.F_LOG_ALL
         self.set_features()
 
@@ -432,7 +426,7 @@ def vm(make_host, memory, log):
 
 def test_vfs_of_a_vm_leave_together(vm):
     host, guests = vm
-    guests[0].get_base(0)
+    guests[0].front_end.get_base(0)
     # the others have stopped without a message of their own
     began = time.monotonic()
     states = [host.info(i)['state'] for i in (1, 2)]

@@ -226,13 +226,8 @@ def test_controller_restart(added):
 # single rings, while others go on
 
 
-def stop_ring(front_end, index):
-    """As the driver of a guest does that resets one queue; returns where it stands."""
-    body = front_end.ask(vh.GET_VRING_BASE, struct.pack('=II', index, 0))
-    return struct.unpack('=II', body)[1]
-
-
 def start_ring(front_end, index, base):
+    """After get_base(), as the driver of a guest does that resets one queue."""
     front_end.set_vring(index, dict(front_end.rings())[index], base)
     front_end.kick(index)
 
@@ -292,7 +287,7 @@ def check_single_rings(rig, resets):
         traffic = Traffic(guest, 0)
         for index in (3, 2, 3):
             traffic.more(20)
-            base = stop_ring(guest, index)
+            base = guest.get_base(index)
             assert base == dict(guest.rings())[index].used_idx()
             traffic.more(20)
             start_ring(guest, index, base)
@@ -419,7 +414,7 @@ def test_disk_stops_and_goes_on_under_load(plain_disk):
             load.wait_for(50)
             with load.lock:
                 bases = disk.stop()
-                assert bases == {i: ring.used_idx() for i, ring in disk.rings()}
+                assert bases == disk.used_bases()
                 disk.start_at(bases)
         load.wait_for(50)
         assert all(queue['shadow'] for queue in plain_disk.info()['queues'][:2])
@@ -435,7 +430,7 @@ def test_ring_of_a_disk_is_reset_alone_under_load(plain_disk):
         plain_disk.resets()
         for index in (1, 0) * 3:
             with load.lock:
-                base = stop_ring(disk, index)
+                base = disk.get_base(index)
                 assert base == disk.queues[index].ring.used_idx()
                 start_ring(disk, index, base)
             load.wait_for(50)
@@ -553,7 +548,7 @@ def test_guest_moves_between_plain_functions(plain):
                 guest.sync()
                 guest.stop()
                 pairs = guest.front_end.pairs
-                bases = {i: ring.used_idx() for i, ring in guest.front_end.rings()}
+                bases = guest.front_end.used_bases()
             finally:
                 guest.close()
         assert bases[0] == bases[1] > 0
@@ -561,9 +556,8 @@ def test_guest_moves_between_plain_functions(plain):
 
 def log_of(disk, on, log):
     if on:
-        disk.ask(vh.SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd])
-    disk.tell(vh.SET_FEATURES,
-              struct.pack('=Q', disk.features | (1 << vh.F_LOG_ALL if on else 0)))
+        disk.set_log(log)
+    disk.set_logging(on)
 
 
 @pytest.mark.parametrize('indirect', [False, True])
@@ -609,7 +603,7 @@ def test_logging_comes_and_goes_under_load(plain_disk):
         load.wait_for(50)
         with load.lock:
             bases = disk.stop()
-            assert bases == {i: ring.used_idx() for i, ring in disk.rings()}
+            assert bases == disk.used_bases()
             disk.start_at(bases)
         load.wait_for(50)
         load.finish(plain_disk.image)

@@ -279,8 +279,8 @@ def test_log_marks_what_the_device_wrote(guest):
     assert guest.protocol >> vh.P_LOG_SHMFD & 1, 'QEMU would not migrate'
     guest.echo(3)
     with Memory(1 << 16) as log:
-        guest.ask(vh.SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd])
-        guest.tell(vh.SET_FEATURES, struct.pack('=Q', guest.features | 1 << vh.F_LOG_ALL))
+        guest.set_log(log)
+        guest.set_logging(True)
         frames = 5
         before = [guest.pairs[0].rx_buf[i] for i in range(guest.queue_size)]
         image = guest.mem.read(guest.mem.base, guest.mem.size)
@@ -305,11 +305,9 @@ def test_log_marks_what_the_device_wrote(guest):
 def test_client_mode(place):
     """--client: the front end listens, dies, comes back, and the service finds it again."""
     controller = daemons.Controller(place, vfs=1)
-    service = daemons.Service(place, controller.pci_dir, client=True)
-    service.pf_add(controller.PF)
     path = os.path.join(place, 'qemu')
     front_end = FrontEnd(path, server=True)
-    service.vf_add(controller.vf(0), path)
+    service = daemons.serve(controller, place, [path], client=True)
     baseline = None
     for _ in range(2):
         front_end.connect(15)
@@ -337,9 +335,7 @@ def test_terminated_under_a_running_guest(place):
     with Memory(8 << 20) as memory:
         pairs, base = None, 0
         for i in range(2):
-            service = daemons.Service(place, controller.pci_dir, name=f'service{i}')
-            service.pf_add(controller.PF)
-            service.vf_add(controller.vf(0), path)
+            service = daemons.serve(controller, place, [path], name=f'service{i}')
             with FrontEnd(path, mem=memory) as front_end:
                 if pairs:
                     front_end.pairs = pairs
@@ -357,9 +353,7 @@ def test_killed_service_leaves_a_usable_vf(place):
     controller = daemons.Controller(place, vfs=1)
     path = os.path.join(place, 'vhost')
     for i in range(2):
-        service = daemons.Service(place, controller.pci_dir, name=f'service{i}')
-        service.pf_add(controller.PF)
-        service.vf_add(controller.vf(0), path)
+        service = daemons.serve(controller, place, [path], name=f'service{i}')
         with FrontEnd(path) as front_end:
             front_end.connect()
             front_end.start()
@@ -373,10 +367,8 @@ def test_killed_service_leaves_a_usable_vf(place):
 def test_polling_needs_no_kick(place):
     """Busy polling: the doorbell page is the guest's, and no kick passes through the service."""
     controller = daemons.Controller(place, vfs=1, polling=True)
-    service = daemons.Service(place, controller.pci_dir)
-    service.pf_add(controller.PF)
     path = os.path.join(place, 'vhost')
-    service.vf_add(controller.vf(0), path)
+    service = daemons.serve(controller, place, [path])
     with FrontEnd(path) as front_end:
         front_end.connect()
         front_end.start()
@@ -396,10 +388,8 @@ def test_polling_needs_no_kick(place):
 def test_controller_restart_under_a_running_guest(place):
     """The device side dies and comes back: the guest goes on without doing anything."""
     controller = daemons.Controller(place, vfs=1)
-    service = daemons.Service(place, controller.pci_dir)
-    service.pf_add(controller.PF)
     path = os.path.join(place, 'vhost')
-    service.vf_add(controller.vf(0), path)
+    service = daemons.serve(controller, place, [path])
     with FrontEnd(path) as front_end:
         front_end.connect()
         front_end.start()

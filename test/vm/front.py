@@ -142,15 +142,18 @@ class Function:
     def info(self):
         return self.service.call('vf', info=True, vfdev=self.bdf)['device']
 
-    def wait(self, key, value):
+    def wait_for(self, holds, otherwise):
         """The service knows a little later than the packets; returns what it tells."""
         end = time.monotonic() + TIMEOUT
         while True:
             info = self.info()
-            if info[key] == value:
+            if holds(info):
                 return info
-            assert time.monotonic() < end, '%s is not %s: %s' % (key, value, info)
+            assert time.monotonic() < end, '%s: %s' % (otherwise, info)
             time.sleep(0.02)
+
+    def wait(self, key, value):
+        return self.wait_for(lambda info: info[key] == value, '%s is not %s' % (key, value))
 
     def connect(self, kind=FrontEnd):
         """A front-end that listens, as QEMU does; the service comes, once."""
@@ -285,16 +288,12 @@ def log_comes(end, log):
     """A migration begins: all rings are relayed, and have been looked at when this returns."""
     before = end.info()['queues'][0]['relayed_kicks']
     guest = end.guest
-    guest.ask(vh.SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd])
-    guest.tell(vh.SET_FEATURES, struct.pack('=Q', guest.features | 1 << vh.F_LOG_ALL))
-    end_time = time.monotonic() + TIMEOUT
-    while True:
-        info = end.info()
-        if info['migration']['dirty']['mode'] == 'relay' and info['state'] == 'running' and \
-                info['queues'][0]['relayed_kicks'] > before:
-            return info
-        assert time.monotonic() < end_time, info
-        time.sleep(0.02)
+    guest.set_log(log)
+    guest.set_logging(True)
+    return end.wait_for(
+        lambda info: info['migration']['dirty']['mode'] == 'relay' and
+        info['state'] == 'running' and info['queues'][0]['relayed_kicks'] > before,
+        'the rings are not relayed')
 
 
 def check_single_rings(ends, count):
@@ -302,7 +301,7 @@ def check_single_rings(ends, count):
     guest = ends[0].guest
     info = ends[0].wait_running()
     before = info['device_resets'], info['ring_resets']
-    base = struct.unpack('=II', guest.ask(vh.GET_VRING_BASE, struct.pack('=II', 1, 0)))[1]
+    base = guest.get_base(1)
     assert base == guest.pairs[0].tx.used_idx() > 0
     # as QEMU does
     page = guest.notifiers.pages.pop(1, None)
@@ -317,7 +316,7 @@ def check_single_rings(ends, count):
         info = log_comes(ends[0], log)
         assert info['queues'][0]['shadow'], info
         exchange(*ends, count)
-        guest.tell(vh.SET_FEATURES, struct.pack('=Q', guest.features))
+        guest.set_logging(False)
         exchange(*ends, count)
         info = ends[0].info()
         assert (info['device_resets'], info['ring_resets']) == (before[0], before[1] + 2), info
@@ -342,12 +341,7 @@ def run_resume(service, names, count):
         guest.pairs = rings
         guest.negotiate()
         guest.set_mem_table()
-        for index, ring in guest.rings():
-            guest.set_vring(index, ring, ring.used_idx())
-        guest.enable()
-        guest.set_status(0xf)
-        for index, _ in guest.rings():
-            guest.kick(index)
+        guest.start_at(guest.used_bases())
         exchange(*ends, count)
         queues = ends[0].wait_running()['queues']
         assert queues[0]['shadow'] and queues[1]['shadow'], queues

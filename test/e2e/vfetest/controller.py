@@ -137,12 +137,5 @@ class Controller:
         return self.process.kill()
 
     def close(self):
-        if self.process is None:
-            return
-        try:
-            if self.process.alive:
-                status = self.process.stop(30)
-                if status != 0:
-                    raise RuntimeError('the controller ended with status %d' % status)
-        finally:
-            self.process.close()
+        if self.process is not None:
+            self.process.finish(30)

@@ -138,6 +138,16 @@ class Process:
         self.signal(signal.SIGKILL)
         return self.wait_exit(timeout)
 
+    def finish(self, timeout):
+        """For teardown: a program that still runs has to end well when it is asked to."""
+        try:
+            if self.alive:
+                status = self.stop(timeout)
+                if status != 0:
+                    raise ProcessError('%s ended with status %d' % (self.name, status))
+        finally:
+            self.close()
+
     def close(self):
         """Make sure that nothing is left; for teardown, whatever state the process is in."""
         if self._pidfd < 0:

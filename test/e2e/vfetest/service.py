@@ -95,12 +95,5 @@ class Service:
         return self.process.kill()
 
     def close(self):
-        if self.process is None:
-            return
-        try:
-            if self.process.alive:
-                status = self.process.stop(30)
-                if status != 0:
-                    raise RuntimeError('the service ended with status %d' % status)
-        finally:
-            self.process.close()
+        if self.process is not None:
+            self.process.finish(30)

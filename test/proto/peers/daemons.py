@@ -223,6 +223,15 @@ class Refused(AssertionError):
         self.errstr = errstr
 
 
+def serve(controller, directory, sockets, **options):
+    """A service that has the controller's PF, and of its VFs as many as there are sockets."""
+    service = Service(directory, controller.pci_dir, **options)
+    service.pf_add(controller.PF)
+    for index, path in enumerate(sockets):
+        service.vf_add(controller.vf(index), path)
+    return service
+
+
 class Service(Daemon):
     """dpdk-vfe-vdpa; a vhost-user socket server unless `client`."""
 

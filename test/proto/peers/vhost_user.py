@@ -370,6 +370,24 @@ class FrontEnd(FrameTraffic):
         self.tell(SET_VRING_KICK, struct.pack('=Q', index), [self.kicks[index]])
         self.tell(SET_VRING_CALL, struct.pack('=Q', index), [self.calls[index]])
 
+    def get_base(self, index):
+        """The ring is stopped; returns where it stands."""
+        body = self.ask(GET_VRING_BASE, struct.pack('=II', index, 0))
+        return struct.unpack('=II', body)[1]
+
+    def used_bases(self):
+        """By ring index where the device stands: what start_at() needs after a reconnect."""
+        return {index: ring.used_idx() for index, ring in self.rings()}
+
+    def set_log(self, log):
+        """Memory in which pages are marked from now on, for set_logging()."""
+        return self.ask(SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd])
+
+    def set_logging(self, on):
+        """The negotiated features once more, with LOG_ALL or as they are."""
+        features = self.features | (1 << F_LOG_ALL if on else 0)
+        self.tell(SET_FEATURES, struct.pack('=Q', features))
+
     def enable(self, on=True):
         if self.features >> F_PROTOCOL_FEATURES & 1:
             for index, _ in self.rings():
@@ -405,10 +423,7 @@ class FrontEnd(FrameTraffic):
     def stop(self):
         """Stop as QEMU does: disable, then GET_VRING_BASE; returns the bases by ring index."""
         self.enable(False)
-        bases = {}
-        for index, _ in self.rings():
-            body = self.ask(GET_VRING_BASE, struct.pack('=II', index, 0))
-            bases[index] = struct.unpack('=II', body)[1]
+        bases = {index: self.get_base(index) for index, _ in self.rings()}
         self.set_status(0)
         return bases
 
