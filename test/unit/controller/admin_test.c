@@ -97,6 +97,16 @@ make_blob(struct rig *rig, uint8_t *buf, size_t size, uint8_t status, uint16_t i
 	return (size_t)len;
 }
 
+/* VF 0, which is freezed, gets it. */
+static void
+restore(struct rig *rig, uint8_t status, uint16_t index)
+{
+	uint8_t blob[4096] = {0};
+
+	(void)make_blob(rig, blob, sizeof(blob), status, index);
+	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+}
+
 static void
 identity_of_both_classes(void **state)
 {
@@ -204,14 +214,12 @@ restored_queues_start_at_their_indices(void **state)
 	struct rig *rig = *state;
 	struct function *vf = rig_vf(rig, 0);
 	struct fake_port *port = rig_port(vf);
-	uint8_t blob[4096] = {0};
 
 	rig_admin_up(rig, 0);
 	rig_connect(vf);
 	rig_map(rig, vf);
 	freeze(rig);
-	(void)make_blob(rig, blob, sizeof(blob), S_ALL, 0xfffe);
-	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+	restore(rig, S_ALL, 0xfffe);
 	assert_int_equal(rd(vf, COMMON(device_status), 1), S_ALL);
 	assert_int_equal(port->starts, 0);
 	go_to(rig, VFE_ADMIN_VF_RUNNING);
@@ -242,7 +250,6 @@ restored_vf_announces_its_address(void **state)
 	struct rig *rig = *state;
 	struct function *vf = rig_vf(rig, 0);
 	struct fake_port *port = rig_port(vf);
-	uint8_t blob[4096] = {0};
 
 	rig_admin_up(rig, 0);
 	rig_bring_up(rig, vf);
@@ -250,8 +257,7 @@ restored_vf_announces_its_address(void **state)
 	go_to(rig, VFE_ADMIN_VF_RUNNING);
 	assert_int_equal(port->frames, 0); /* nothing was restored */
 	freeze(rig);
-	(void)make_blob(rig, blob, sizeof(blob), S_ALL, 0);
-	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+	restore(rig, S_ALL, 0);
 	assert_int_equal(port->frames, 0);
 	go_to(rig, VFE_ADMIN_VF_RUNNING);
 	assert_int_equal(port->frames, 1);
@@ -261,8 +267,7 @@ restored_vf_announces_its_address(void **state)
 	freeze(rig);
 	go_to(rig, VFE_ADMIN_VF_RUNNING);
 	freeze(rig);
-	(void)make_blob(rig, blob, sizeof(blob), 3, 0);
-	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+	restore(rig, 3, 0);
 	go_to(rig, VFE_ADMIN_VF_RUNNING);
 	assert_int_equal(port->frames, 3);
 }
@@ -272,14 +277,12 @@ frozen_vf_does_not_announce(void **state)
 {
 	struct rig *rig = *state;
 	struct function *vf = rig_vf(rig, 0);
-	uint8_t blob[4096] = {0};
 
 	rig_admin_up(rig, 0);
 	rig_connect(vf);
 	rig_map(rig, vf);
 	freeze(rig);
-	(void)make_blob(rig, blob, sizeof(blob), S_ALL, 0);
-	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+	restore(rig, S_ALL, 0);
 	go_to(rig, VFE_ADMIN_VF_RUNNING);
 	freeze(rig);
 	ev_run(rig->loop, EVRUN_ONCE); /* the timers of the announcement, and nothing else */
@@ -292,13 +295,11 @@ a_parked_state_starts_nothing(void **state)
 {
 	struct rig *rig = *state;
 	struct function *vf = rig_vf(rig, 0);
-	uint8_t blob[4096] = {0};
 
 	rig_admin_up(rig, 0);
 	rig_bring_up(rig, vf);
 	freeze(rig);
-	(void)make_blob(rig, blob, sizeof(blob), 3, 0);
-	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+	restore(rig, 3, 0);
 	go_to(rig, VFE_ADMIN_VF_RUNNING);
 	assert_int_equal(rd(vf, COMMON(device_status), 1), 3);
 	assert_false(rig_port(vf)->queues[0].started);
@@ -309,14 +310,12 @@ a_vf_whose_rings_do_not_start_stays_as_it_is(void **state)
 {
 	struct rig *rig = *state;
 	struct function *vf = rig_vf(rig, 0);
-	uint8_t blob[4096] = {0};
 
 	rig_admin_up(rig, 0);
 	rig_connect(vf);
 	rig_map(rig, vf);
 	freeze(rig);
-	(void)make_blob(rig, blob, sizeof(blob), S_ALL, 0);
-	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+	restore(rig, S_ALL, 0);
 	assert_int_equal(rig_set_status(rig, VF1, VFE_ADMIN_VF_QUIESCED), OK);
 	rig_port(vf)->start_error = -EFAULT;
 	assert_int_equal(rig_set_status(rig, VF1, VFE_ADMIN_VF_RUNNING), REFUSED);
@@ -375,9 +374,7 @@ a_state_that_is_cut_or_wrong_is_refused(void **state)
 	assert_int_equal(rd(rig_vf(rig, 0), COMMON(device_status), 1), 0);
 
 	/* nothing of the failed attempts is left */
-	memset(blob, 0, sizeof(blob));
-	(void)make_blob(rig, blob, sizeof(blob), 3, 0);
-	assert_int_equal(rig_restore(rig, VF1, 0, blob, sizeof(blob)), OK);
+	restore(rig, 3, 0);
 }
 
 static void

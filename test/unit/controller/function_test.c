@@ -85,18 +85,25 @@ driver_ok_starts_the_enabled_queues(void **state)
 	close(fd);
 }
 
+/* The first @n queues are enabled, and DRIVER_OK is set. */
+static void
+start(struct rig *rig, struct function *fn, uint64_t features, uint16_t n)
+{
+	rig_connect(fn);
+	rig_map(rig, fn);
+	rig_negotiate(fn, features);
+	for (uint16_t i = 0; i < n; i++)
+		rig_enable(fn, i);
+	wr(fn, COMMON(device_status), S_ALL, 1);
+}
+
 static void
 without_a_control_queue_all_enabled_pairs_receive_everything(void **state)
 {
 	struct rig *rig = *state;
 	struct function *vf = rig_vf(rig, 0);
 
-	rig_connect(vf);
-	rig_map(rig, vf);
-	rig_negotiate(vf, VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_NET_F_MQ));
-	for (uint16_t i = 0; i < 4; i++)
-		rig_enable(vf, i);
-	wr(vf, COMMON(device_status), S_ALL, 1);
+	start(rig, vf, VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_NET_F_MQ), 4);
 	assert_int_equal(rig_port(vf)->pairs, 2);
 	assert_true(rig_port(vf)->filter.promisc);
 	assert_false(rig_port(vf)->filter.vlan_filter);
@@ -109,12 +116,7 @@ a_control_queue_that_is_not_set_up_counts_as_none(void **state)
 	struct rig *rig = *state;
 	struct function *vf = rig_vf(rig, 0);
 
-	rig_connect(vf);
-	rig_map(rig, vf);
-	rig_negotiate(vf, vfe_vdev_features(vf->vdev));
-	for (uint16_t i = 0; i < RIG_CTRL; i++)
-		rig_enable(vf, i);
-	wr(vf, COMMON(device_status), S_ALL, 1);
+	start(rig, vf, vfe_vdev_features(vf->vdev), RIG_CTRL);
 	assert_int_equal(rig_port(vf)->pairs, 2);
 	assert_true(rig_port(vf)->filter.promisc);
 	assert_false(rig_port(vf)->filter.vlan_filter);
@@ -126,12 +128,7 @@ with_a_control_queue_one_pair_is_in_use_at_first(void **state)
 	struct rig *rig = *state;
 	struct function *vf = rig_vf(rig, 0);
 
-	rig_connect(vf);
-	rig_map(rig, vf);
-	rig_negotiate(vf, vfe_vdev_features(vf->vdev));
-	for (uint16_t i = 0; i <= RIG_CTRL; i++)
-		rig_enable(vf, i);
-	wr(vf, COMMON(device_status), S_ALL, 1);
+	start(rig, vf, vfe_vdev_features(vf->vdev), RIG_CTRL + 1);
 	assert_int_equal(rig_port(vf)->starts, 4); /* the control queue is not the data path's */
 	assert_true(vf->queues[RIG_CTRL].started);
 	assert_int_equal(rig_port(vf)->pairs, 1);
@@ -419,12 +416,7 @@ ctrl(struct rig *rig, struct function *vf, uint8_t class_, uint8_t cmd, const vo
 static void
 ctrl_up(struct rig *rig, struct function *vf, uint64_t without)
 {
-	rig_connect(vf);
-	rig_map(rig, vf);
-	rig_negotiate(vf, vfe_vdev_features(vf->vdev) & ~without);
-	for (uint16_t i = 0; i <= RIG_CTRL; i++)
-		rig_enable(vf, i);
-	wr(vf, COMMON(device_status), S_ALL, 1);
+	start(rig, vf, vfe_vdev_features(vf->vdev) & ~without, RIG_CTRL + 1);
 	rig_turn(rig);
 }
 

@@ -149,19 +149,6 @@ state_that_the_device_gets_is_of_a_disk(void **state)
 /* --- configuration space --- */
 
 static int
-get_config(int vid, uint32_t offset, uint32_t size, uint8_t *buf)
-{
-	const struct {
-		struct vdpa_msg_config config;
-		uint8_t more[16];
-	} msg = {.config = {.offset = offset, .size = size}};
-
-	if (fake_send(vid, VDPA_MSG_GET_CONFIG, &msg, 12 + size, NULL, 0) < 0)
-		return -2;
-	return vdpa_ops.get_config(vid, buf, size);
-}
-
-static int
 set_config(int vid, uint32_t offset, uint32_t size, uint32_t flags, uint8_t value)
 {
 	struct {
@@ -180,14 +167,14 @@ configuration_space_is_read_within_its_bounds(void **state)
 	uint8_t buf[VDPA_MSG_CONFIG_MAX];
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
-	assert_int_equal(get_config(g->vid, 0, CONFIG_SIZE, buf), 0);
+	assert_int_equal(fake_get_config(g->vid, 0, CONFIG_SIZE, buf), 0);
 	assert_memory_equal(buf, &world.disk, CONFIG_SIZE);
-	assert_int_equal(get_config(g->vid, WRITEBACK_AT, 1, buf), 0);
+	assert_int_equal(fake_get_config(g->vid, WRITEBACK_AT, 1, buf), 0);
 	assert_int_equal(buf[0], 1);
-	assert_int_equal(get_config(g->vid, 0, CONFIG_SIZE + 1, buf), -1);
-	assert_int_equal(get_config(g->vid, CONFIG_SIZE - 1, 2, buf), -1);
-	assert_int_equal(get_config(g->vid, UINT32_MAX, 2, buf), -1);
-	assert_int_equal(get_config(g->vid, 0, VDPA_MSG_CONFIG_MAX + 1, buf), -2);
+	assert_int_equal(fake_get_config(g->vid, 0, CONFIG_SIZE + 1, buf), -1);
+	assert_int_equal(fake_get_config(g->vid, CONFIG_SIZE - 1, 2, buf), -1);
+	assert_int_equal(fake_get_config(g->vid, UINT32_MAX, 2, buf), -1);
+	assert_int_equal(fake_get_config(g->vid, 0, VDPA_MSG_CONFIG_MAX + 1, buf), -2);
 }
 
 static void
@@ -228,7 +215,7 @@ write_cache_goes_to_the_device_that_runs(void **state)
 
 	fake_guest_start(g);
 	assert_int_equal(set_config(g->vid, WRITEBACK_AT, 1, 0, 0), 0);
-	assert_int_equal(get_config(g->vid, WRITEBACK_AT, 1, buf), 0);
+	assert_int_equal(fake_get_config(g->vid, WRITEBACK_AT, 1, buf), 0);
 	assert_int_equal(buf[0], 0);
 	wait_config_writes(1);
 	assert_int_equal(world.config_write_off, WRITEBACK_AT);
@@ -297,7 +284,7 @@ new_size_is_told_to_the_front_end(void **state)
 	read_slave(g, &hdr);
 	assert_int_equal(hdr.request, VDPA_SLAVE_CONFIG_CHANGE);
 	assert_int_equal(hdr.size, 0);
-	assert_int_equal(get_config(g->vid, 0, 8, (uint8_t *)&capacity), 0);
+	assert_int_equal(fake_get_config(g->vid, 0, 8, (uint8_t *)&capacity), 0);
 	assert_int_equal(le64toh(capacity), 4096);
 }
 

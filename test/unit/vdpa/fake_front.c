@@ -222,6 +222,19 @@ fake_send_state(int vid, uint32_t request, uint32_t index, uint32_t num)
 }
 
 int
+fake_get_config(int vid, uint32_t offset, uint32_t size, uint8_t *buf)
+{
+	const struct {
+		struct vdpa_msg_config config;
+		uint8_t more[16];
+	} msg = {.config = {.offset = offset, .size = size}};
+
+	if (fake_send(vid, VDPA_MSG_GET_CONFIG, &msg, 12 + size, NULL, 0) < 0)
+		return -2;
+	return vdpa_ops.get_config(vid, buf, size);
+}
+
+int
 fake_get_base(int vid, uint32_t index)
 {
 	struct vdpa_msg_state state = {index, 0};

@@ -237,6 +237,8 @@ int fake_send(
 	int vid, uint32_t request, const void *payload, uint32_t size, const int *fds, int nr_fds);
 int fake_send_u64(int vid, uint32_t request, uint64_t value);
 int fake_send_state(int vid, uint32_t request, uint32_t index, uint32_t num);
+/* GET_CONFIG, and what the driver gives; -1 = nothing, -2 = the message is refused. */
+int fake_get_config(int vid, uint32_t offset, uint32_t size, uint8_t *buf);
 /* GET_VRING_BASE; the answer, or -1 = refused. */
 int fake_get_base(int vid, uint32_t index);
 

@@ -717,21 +717,27 @@ removal_cuts_off_a_vf_that_does_not_park(void **state)
 
 /* --- several VFs of one VM --- */
 
+/* VFs 1 and 2 of one guest: the same file is its memory. */
+static void
+start_vm(struct fake_guest *one, struct fake_guest *other)
+{
+	fake_vf_add(1, UUID);
+	fake_vf_add(2, UUID);
+	fake_guest_open(one, 1);
+	fake_guest_start(one);
+	*other = *one;
+	other->vf = 2;
+	other->vid = 2;
+	fake_guest_start(other);
+}
+
 static void
 vfs_of_a_vm_share_memory_and_two_vms_do_not(void **state)
 {
 	struct fake_guest *g = *state;
 	struct fake_guest b, c;
 
-	fake_vf_add(1, UUID);
-	fake_vf_add(2, UUID);
-	fake_guest_open(&b, 1);
-	fake_guest_start(&b);
-	/* the second VF: the same file */
-	c = b;
-	c.vf = 2;
-	c.vid = 2;
-	fake_guest_start(&c);
+	start_vm(&b, &c);
 	assert_int_equal(world.mapped, 1);
 	fake_guest_disconnect(&b);
 	fake_wait_state(1, "parked");
@@ -757,14 +763,7 @@ restarted_vm_waits_for_the_memory_of_its_other_vf(void **state)
 	struct fake_guest *g = *state;
 	struct fake_guest b, c;
 
-	fake_vf_add(1, UUID);
-	fake_vf_add(2, UUID);
-	fake_guest_open(&b, 1);
-	fake_guest_start(&b);
-	c = b;
-	c.vf = 2;
-	c.vid = 2;
-	fake_guest_start(&c);
+	start_vm(&b, &c);
 	/* QEMU ends; VF 1 parks, VF 2 takes its time */
 	fake_guest_disconnect(&b);
 	fake_wait_state(1, "parked");

@@ -297,19 +297,6 @@ features_that_cannot_work_are_not_offered(void **state)
 	assert_int_equal(pairs, FAKE_QUEUES / 2);
 }
 
-static int
-get_config(int vid, uint32_t offset, uint32_t size, uint8_t *buf)
-{
-	struct {
-		struct vdpa_msg_config config;
-		uint8_t more[16];
-	} msg = {.config = {.offset = offset, .size = size}};
-
-	if (fake_send(vid, VDPA_MSG_GET_CONFIG, &msg, 12 + size, NULL, 0) < 0)
-		return -2;
-	return vdpa_ops.get_config(vid, buf, size);
-}
-
 static void
 configuration_space_is_read_within_its_bounds(void **state)
 {
@@ -317,15 +304,15 @@ configuration_space_is_read_within_its_bounds(void **state)
 	uint8_t buf[VDPA_MSG_CONFIG_MAX];
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
-	assert_int_equal(get_config(g->vid, 0, 6, buf), 0);
+	assert_int_equal(fake_get_config(g->vid, 0, 6, buf), 0);
 	assert_int_equal(buf[0], 2);
-	assert_int_equal(get_config(g->vid, 10, 2, buf), 0);
+	assert_int_equal(fake_get_config(g->vid, 10, 2, buf), 0);
 	assert_int_equal(buf[0] | buf[1] << 8, 1500);
-	assert_int_equal(get_config(g->vid, 0, 24, buf), 0);
-	assert_int_equal(get_config(g->vid, 0, 25, buf), -1);
-	assert_int_equal(get_config(g->vid, 23, 2, buf), -1);
-	assert_int_equal(get_config(g->vid, UINT32_MAX, 1, buf), -1);
-	assert_int_equal(get_config(g->vid, 0, 257, buf), -2);
+	assert_int_equal(fake_get_config(g->vid, 0, 24, buf), 0);
+	assert_int_equal(fake_get_config(g->vid, 0, 25, buf), -1);
+	assert_int_equal(fake_get_config(g->vid, 23, 2, buf), -1);
+	assert_int_equal(fake_get_config(g->vid, UINT32_MAX, 1, buf), -1);
+	assert_int_equal(fake_get_config(g->vid, 0, 257, buf), -2);
 	assert_int_equal(vdpa_ops.get_config(2, buf, 6), -1);
 }
 
@@ -650,7 +637,7 @@ changed_link_is_told_to_the_front_end(void **state)
 	assert_int_equal(msg.hdr.size, 0);
 	slave_reply(g, msg.hdr.request, 0);
 	assert_false(fake_info(0)->link_up);
-	assert_int_equal(get_config(g->vid, 6, 2, buf), 0);
+	assert_int_equal(fake_get_config(g->vid, 6, 2, buf), 0);
 	assert_int_equal(buf[0], 0);
 	fake_expect_nothing();
 }
