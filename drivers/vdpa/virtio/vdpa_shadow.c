@@ -306,6 +306,7 @@ shadow_blame(struct vdpa_shadow *s, int rc, struct vfe_error *err)
 	/* what the device has used is not looked at any more */
 	vdpa_dirty_distrust_locked(s->vf);
 	pthread_mutex_unlock(&s->vf->lock);
+	vdpa_vf_post(s->vf);
 }
 
 int
