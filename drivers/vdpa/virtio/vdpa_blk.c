@@ -175,6 +175,17 @@ blk_describe(const union vdpa_config *config, uint64_t device_features, char *te
 		config->blk.writeback != 0 ? "on" : "off");
 }
 
+/* Header and status; who is told nothing of segments has one (section 5.2.5). */
+static uint32_t
+blk_chain_max(const union vdpa_config *config, uint64_t device_features)
+{
+	uint32_t segments = 1;
+
+	if (has(device_features, VFE_BLK_F_SEG_MAX))
+		segments = le32toh(config->blk.seg_max);
+	return segments < VFE_VIRTIO_QUEUE_MAX_SIZE ? segments + 2 : VFE_VIRTIO_QUEUE_MAX_SIZE;
+}
+
 static bool
 blk_comes_back(uint16_t qid)
 {
@@ -208,6 +219,7 @@ const struct vdpa_type vdpa_blk_type = {
 	.queue_unit = 1,
 	.requests_last = true,
 	.writes_unsaid = true,
+	.chain_max = blk_chain_max,
 	.comes_back = blk_comes_back,
 	.config_read = blk_config_read,
 	.nr_queues = blk_nr_queues,

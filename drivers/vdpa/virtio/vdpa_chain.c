@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Copyright (c) 2026 The vfe authors
  *
- * Which pages of the guest a device has written through a chain of descriptors.
+ * The guest's chains of descriptors: their buffers one by one, and which pages a device has written
+ * through them.
  *
- * The device has checked the chain for itself; the guest may have changed it since. What is found
- * here is read once and believed in nothing: a loop, an index that is out of range or a buffer that
- * is not in guest memory ends the walk with an error.
+ * The guest may change a chain at any time, also after the device has checked it for itself. What
+ * is found here is read once and believed in nothing: a loop, an index that is out of range or a
+ * buffer that is not in guest memory ends the walk with an error.
  */
 
 #include <endian.h>
@@ -16,18 +17,8 @@
 
 #include "vdpa_priv.h"
 
-/* Where a walk is: in the ring's own table, or in an indirect one at @table. */
-struct walk {
-	bool indirect;
-	bool ended;
-	uint64_t table;
-	uint32_t nr; /* descriptors of the table */
-	uint32_t next;
-	uint32_t seen; /* of this table */
-};
-
 static int
-walk_read(const struct vdpa_chains *c, const struct walk *w, struct vfe_wire_vring_desc *ret,
+walk_read(const struct vdpa_chains *c, const struct vdpa_walk *w, struct vfe_wire_vring_desc *ret,
 	struct vfe_error *err)
 {
 	struct vfe_wire_vring_desc raw;
@@ -57,7 +48,7 @@ walk_read(const struct vdpa_chains *c, const struct walk *w, struct vfe_wire_vri
 }
 
 static int
-walk_enter(const struct vdpa_chains *c, struct walk *w, const struct vfe_wire_vring_desc *d,
+walk_enter(const struct vdpa_chains *c, struct vdpa_walk *w, const struct vfe_wire_vring_desc *d,
 	struct vfe_error *err)
 {
 	const uint32_t size = sizeof(struct vfe_wire_vring_desc);
@@ -69,13 +60,12 @@ walk_enter(const struct vdpa_chains *c, struct walk *w, const struct vfe_wire_vr
 				      : "was not negotiated");
 	if (d->len == 0 || d->len % size != 0 || d->len / size > VFE_VIRTIO_QUEUE_MAX_SIZE)
 		return vfe_error_set(err, -EBADMSG, "an indirect table of %u bytes", d->len);
-	*w = (struct walk){.indirect = true, .table = d->addr, .nr = d->len / size};
+	*w = (struct vdpa_walk){.indirect = true, .table = d->addr, .nr = d->len / size};
 	return 0;
 }
 
-/* The next buffer: 1, 0 = there is none, or -EBADMSG. */
-static int
-walk_next(const struct vdpa_chains *c, struct walk *w, struct vfe_wire_vring_desc *ret,
+int
+vdpa_chain_next(const struct vdpa_chains *c, struct vdpa_walk *w, struct vfe_wire_vring_desc *ret,
 	struct vfe_error *err)
 {
 	int rc;
@@ -103,13 +93,13 @@ int
 vdpa_chain_mark(const struct vdpa_chains *c, uint16_t head, uint64_t len,
 	const struct vfe_dirty_log *log, struct vfe_error *err)
 {
-	struct walk w = {.nr = c->size, .next = head};
+	struct vdpa_walk w = {.nr = c->size, .next = head};
 	struct vfe_wire_vring_desc d = {0};
 	uint64_t part;
 	int rc;
 
 	while (len > 0) {
-		rc = walk_next(c, &w, &d, err);
+		rc = vdpa_chain_next(c, &w, &d, err);
 		if (rc <= 0)
 			return rc;
 		if ((d.flags & VFE_VRING_DESC_F_WRITE) == 0)

@@ -695,6 +695,49 @@ vdpa_domain_has(struct vdpa_domain *domain, uint64_t gpa, uint64_t len)
 	return len == 0;
 }
 
+int
+vdpa_domain_bus(struct vdpa_domain *domain, const struct vdpa_member *member,
+	const struct vfe_pci_dev *dev, uint64_t gpa, uint64_t len, uint64_t *ret_bus,
+	uint64_t *ret_len)
+{
+	const struct vdpa_region *r;
+	unsigned int i;
+	uint64_t n = 0;
+	int rc = -EFAULT;
+
+	pthread_mutex_lock(&domain->lock);
+	for (i = 0; n == 0 && member->table != NULL && i < member->table->nr_regions; i++) {
+		r = &member->table->regions[i];
+		if (gpa >= r->gpa && gpa - r->gpa < r->size)
+			n = r->size - (gpa - r->gpa);
+	}
+	/* with the lock: the region is mapped as long as the table has it */
+	if (n > 0)
+		rc = vfe_pci_dma_addr(dev, gpa, n < len ? n : len, ret_bus, ret_len);
+	pthread_mutex_unlock(&domain->lock);
+	return rc;
+}
+
+int
+vdpa_domain_check(struct vdpa_domain *domain, const struct vdpa_member *member,
+	const struct vfe_pci_dev *dev, struct vfe_error *err)
+{
+	struct vdpa_table *table;
+	unsigned int i;
+	int rc = 0;
+
+	pthread_mutex_lock(&domain->lock);
+	table = vdpa_table_get(member->table);
+	pthread_mutex_unlock(&domain->lock);
+	for (i = 0; rc == 0 && table != NULL && i < table->nr_regions; i++) {
+		rc = vfe_pci_dma_check(dev, table->regions[i].gpa, table->regions[i].size, err);
+		if (rc < 0)
+			vfe_error_prefix(err, rc, "memory region %u", i);
+	}
+	vdpa_table_put(table);
+	return rc;
+}
+
 bool
 vdpa_domain_truncated(struct vdpa_domain *domain)
 {

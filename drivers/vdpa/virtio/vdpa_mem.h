@@ -113,6 +113,19 @@ int vdpa_domain_read(struct vdpa_domain *domain, uint64_t gpa, void *buf, size_t
 /* Is all of [@gpa, @gpa + @len) guest memory? */
 bool vdpa_domain_has(struct vdpa_domain *domain, uint64_t gpa, uint64_t len);
 
+/*
+ * The address by which @dev reaches [@gpa, @gpa + @len) of @member's own memory; the domain may
+ * have more. *@ret_bus is good for *@ret_len bytes (1..@len; then ask again) as long as that memory
+ * stays the member's. -EFAULT when it is not, or not to be reached. Any thread.
+ */
+int vdpa_domain_bus(struct vdpa_domain *domain, const struct vdpa_member *member,
+	const struct vfe_pci_dev *dev, uint64_t gpa, uint64_t len, uint64_t *ret_bus,
+	uint64_t *ret_len);
+
+/* Does @dev reach all of @member's memory? 0, or -EFAULT with the reason. Not on the reactor. */
+int vdpa_domain_check(struct vdpa_domain *domain, const struct vdpa_member *member,
+	const struct vfe_pci_dev *dev, struct vfe_error *err);
+
 /* Has a file behind the member's memory been truncated under our hands? */
 bool vdpa_domain_truncated(struct vdpa_domain *domain);
 

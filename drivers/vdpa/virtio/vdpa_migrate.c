@@ -745,6 +745,12 @@ vdpa_vf_lost(struct vdpa_vf *vf, const char *why)
 	bool first;
 
 	atomic_store(&vf->running, false);
+	/*
+	 * No mapping that goes away keeps it from memory. Before anybody can see that it is lost,
+	 * and whoever was the first to say so: the caller may unmap memory.
+	 */
+	if (vf->physical)
+		vfe_pci_set_master(vf->pci, false, NULL);
 	pthread_mutex_lock(&vf->lock);
 	first = !vf->lost;
 	if (first)

@@ -118,6 +118,15 @@ net_describe(const union vdpa_config *config, uint64_t device_features, char *te
 		net_mtu(config, device_features));
 }
 
+/* A packet of 64 KiB in pages and its header, and as much again. */
+static uint32_t
+net_chain_max(const union vdpa_config *config, uint64_t device_features)
+{
+	(void)config;
+	(void)device_features;
+	return 64;
+}
+
 static bool
 net_comes_back(uint16_t qid)
 {
@@ -155,6 +164,7 @@ const struct vdpa_type vdpa_net_type = {
 	.config_size = sizeof(struct vfe_wire_net_config),
 	.queue_unit = 2, /* pairs */
 	.ctrl = &vdpa_net_ctrl,
+	.chain_max = net_chain_max,
 	.comes_back = net_comes_back,
 	.config_read = net_config_read,
 	.nr_queues = net_nr_queues,

@@ -66,6 +66,7 @@ ctrl_enable(struct vdpa_vf *vf, struct vfe_error *err)
 		.driver = iova + offsetof(struct vdpa_ctrl, avail),
 		.device = iova + offsetof(struct vdpa_ctrl, used),
 	};
+	uint64_t len = 0;
 	int rc;
 
 	if (qid >= vf->vdev.num_queues || vf->queues[qid].max_size < CTRL_SIZE)
@@ -73,6 +74,10 @@ ctrl_enable(struct vdpa_vf *vf, struct vfe_error *err)
 			"control queue %u of %u queues, size %u, is not there or too small", qid,
 			vf->vdev.num_queues,
 			qid < vf->vdev.num_queues ? vf->queues[qid].max_size : 0);
+	rc = vfe_pci_dma_addr(vf->pci, iova, sizeof(*vf->plain.ctrl), &vf->plain.ctrl_bus, &len);
+	if (rc < 0 || len < sizeof(*vf->plain.ctrl))
+		return vfe_error_set(err, -EFAULT,
+			"memory of the service for the control queue cannot be reached");
 	memset(vf->plain.ctrl, 0, sizeof(*vf->plain.ctrl));
 	vf->plain.ctrl->avail.flags = htole16(VFE_VRING_AVAIL_F_NO_INTERRUPT);
 	vf->plain.ctrl_idx = 0;
@@ -121,23 +126,23 @@ ctrl_wait(struct vdpa_vf *vf, struct vfe_error *err)
 static void
 ctrl_publish(struct vdpa_vf *vf, uint16_t len)
 {
-	const uint64_t iova = vf->plain.ctrl_iova;
+	const uint64_t at = vf->plain.ctrl_bus;
 	struct vdpa_ctrl *c = vf->plain.ctrl;
 
 	c->desc[0] = (struct vfe_wire_vring_desc){
-		.addr = htole64(iova + offsetof(struct vdpa_ctrl, hdr)),
+		.addr = htole64(at + offsetof(struct vdpa_ctrl, hdr)),
 		.len = htole32(sizeof(c->hdr)),
 		.flags = htole16(VFE_VRING_DESC_F_NEXT),
 		.next = htole16(1),
 	};
 	c->desc[1] = (struct vfe_wire_vring_desc){
-		.addr = htole64(iova + offsetof(struct vdpa_ctrl, data)),
+		.addr = htole64(at + offsetof(struct vdpa_ctrl, data)),
 		.len = htole32(len),
 		.flags = htole16(VFE_VRING_DESC_F_NEXT),
 		.next = htole16(2),
 	};
 	c->desc[2] = (struct vfe_wire_vring_desc){
-		.addr = htole64(iova + offsetof(struct vdpa_ctrl, ack)),
+		.addr = htole64(at + offsetof(struct vdpa_ctrl, ack)),
 		.len = htole32(sizeof(c->ack)),
 		.flags = htole16(VFE_VRING_DESC_F_WRITE),
 	};

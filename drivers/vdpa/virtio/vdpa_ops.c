@@ -263,9 +263,9 @@ rings_stay(struct vdpa_vf *vf, const struct vdpa_table *table)
 }
 
 /*
- * Map @table. The VF runs on meanwhile, unless its rings move or other memory takes the place of
- * what is there. While memory of the last front-end is still to go, and when it is another VF's
- * that has to, mapping waits for the state machine.
+ * Map @table. The VF runs on meanwhile, unless its rings move, it has no IOMMU, or other memory
+ * takes the place of what is there. While memory of the last front-end is still to go, and
+ * when it is another VF's that has to, mapping waits for the state machine.
  */
 static int
 table_apply(struct vdpa_vf *vf, struct vdpa_table *table, struct vfe_error *err)
@@ -278,7 +278,7 @@ table_apply(struct vdpa_vf *vf, struct vdpa_table *table, struct vfe_error *err)
 	pthread_mutex_unlock(&vf->lock);
 	if (later)
 		return 0;
-	if (!rings_stay(vf, table)) {
+	if (vf->physical || !rings_stay(vf, table)) {
 		vdpa_vf_suspend_wait(vf);
 		suspended = true;
 	}

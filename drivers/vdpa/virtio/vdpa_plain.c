@@ -14,11 +14,22 @@
 #include "vdpa_priv.h"
 
 enum {
-	ARENA_SLOTS = 64,  /* plain functions of one VM */
+	ARENA_SLOTS = 64, /* plain functions of one VM */
+	HUGE_PAGE = 2 << 20,
 	CONFIG_VECTOR = 0, /* of the queues: queue index + 1, as vdpa_queue.c has it */
 };
 
 /* --- memory of our own, where no guest has any --- */
+
+/* In huge pages what does not fit into the rest of one goes to the next. */
+static uint64_t
+arena_size(const struct vdpa_vf *vf)
+{
+	const uint64_t size = VDPA_CTRL_SPACE + vdpa_shadow_bytes(vf);
+
+	return vf->physical ? vfe_align_up(vdpa_trans_bytes(vf) + 2 * size, HUGE_PAGE)
+			    : vfe_align_up(size, VDPA_CTRL_SPACE);
+}
 
 /*
  * The functions of a VM share its addresses, and those of the guest's memory come later: so the
@@ -28,8 +39,7 @@ enum {
 static int
 arena_create(struct vdpa_vf *vf, struct vfe_error *err)
 {
-	const uint64_t size =
-		vfe_align_up(VDPA_CTRL_SPACE + vdpa_shadow_bytes(vf), VDPA_CTRL_SPACE);
+	const uint64_t size = arena_size(vf);
 	static const unsigned int bits[] = {47, 43, 39, 38, 36};
 	uint64_t iova;
 	unsigned int i, slot;
@@ -39,8 +49,8 @@ arena_create(struct vdpa_vf *vf, struct vfe_error *err)
 		iova = UINT64_C(1) << bits[i];
 		for (slot = 0; slot < ARENA_SLOTS; slot++) {
 			iova -= size;
-			rc = vfe_dma_arena_create(vdpa_domain_pci(vf->domain), iova, size, false,
-				&vf->plain.arena, err);
+			rc = vfe_dma_arena_create(vdpa_domain_pci(vf->domain), iova, size,
+				vf->physical, &vf->plain.arena, err);
 			if (rc != -EEXIST)
 				break;
 		}
@@ -55,6 +65,8 @@ vdpa_plain_init(struct vdpa_vf *vf, struct vfe_error *err)
 {
 	int rc = arena_create(vf, err);
 
+	if (rc == 0 && vf->physical)
+		rc = vdpa_trans_init(vf, err);
 	if (rc < 0)
 		return rc;
 	vf->plain.ctrl = vfe_dma_arena_alloc(
@@ -68,6 +80,7 @@ void
 vdpa_plain_fini(struct vdpa_vf *vf)
 {
 	vdpa_shadow_fini(vf);
+	vdpa_trans_fini(vf);
 	if (vf->plain.ctrl != NULL)
 		vfe_dma_arena_free(vf->plain.arena, vf->plain.ctrl);
 	vf->plain.ctrl = NULL;
@@ -121,7 +134,7 @@ vdpa_plain_queue_start(struct vdpa_vf *vf, uint16_t qid, struct vfe_error *err)
 	};
 	int rc = 0;
 
-	if (a->shadow)
+	if (a->shadow || vf->physical)
 		rc = vdpa_shadow_start(vf, qid, a, &cfg, err);
 	else
 		vdpa_shadow_forget(vf, qid);
@@ -152,6 +165,8 @@ plain_configure(struct vdpa_vf *vf, struct vfe_error *err)
 	int rc = vf->plain.fresh ? 0 : plain_stop(vf, err);
 
 	vf->plain.fresh = false;
+	if (rc == 0 && vf->physical)
+		rc = vdpa_domain_check(vf->domain, &vf->member, vf->pci, err);
 	if (rc == 0)
 		rc = vfe_virtio_features_set(&vf->vdev, vf->driver_features, err);
 	if (rc == 0)
@@ -224,7 +239,10 @@ plain_restore(struct vdpa_vf *vf)
 	return vdpa_vf_job_post(vf);
 }
 
-/* A log is complete when all rings are relayed; if one of them cannot be, that is of no use. */
+/*
+ * A log is complete when all rings are relayed; if one of them cannot be, that is of no use. A
+ * device that is physical never gets a ring of the guest, whose start fails then.
+ */
 static void
 plain_plan(struct vdpa_vf *vf, uint64_t features, bool relay, struct vdpa_applied *rings)
 {
@@ -237,7 +255,8 @@ plain_plan(struct vdpa_vf *vf, uint64_t features, bool relay, struct vdpa_applie
 			relay = relay && vdpa_shadow_can(vf, qid, &rings[qid]);
 	}
 	for (qid = 0; qid < vf->nr_queues; qid++)
-		rings[qid].shadow = rings[qid].enabled && (relay || rings[qid].start_idx != 0);
+		rings[qid].shadow =
+			rings[qid].enabled && (relay || vf->physical || rings[qid].start_idx != 0);
 }
 
 const struct vdpa_drive_ops vdpa_drive_plain = {

@@ -273,8 +273,12 @@ struct vdpa_change {
 struct vdpa_plain {
 	struct vfe_dma_arena *arena;
 	struct vdpa_shadow **shadows; /* nr_queues */
-	struct vdpa_ctrl *ctrl;       /* our control queue, in the arena */
+	struct vdpa_trans **trans;    /* nr_queues; NULL unless the device is physical */
+	void *slots;                  /* for those, in the arena */
+	uint64_t slots_iova;
+	struct vdpa_ctrl *ctrl; /* our control queue, in the arena */
 	uint64_t ctrl_iova;
+	uint64_t ctrl_bus; /* the same as the device has it */
 	struct vfe_pci_doorbell ctrl_bell;
 	uint16_t ctrl_qid;
 	uint16_t ctrl_idx;
@@ -499,7 +503,7 @@ struct vdpa_shadow;
 uint64_t vdpa_shadow_bytes(const struct vdpa_vf *vf);
 int vdpa_shadow_init(struct vdpa_vf *vf, struct vfe_error *err);
 void vdpa_shadow_fini(struct vdpa_vf *vf); /* also one that is half made */
-/* Fills @cfg->driver and @cfg->device. */
+/* Fills @cfg->driver and @cfg->device; @cfg->desc as well, if the device is physical. */
 int vdpa_shadow_start(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a,
 	struct vfe_virtio_queue_cfg *cfg, struct vfe_error *err);
 void vdpa_shadow_stop(struct vdpa_vf *vf); /* all of them */
@@ -537,11 +541,46 @@ struct vdpa_chains {
 	bool indirect; /* negotiated */
 };
 /*
+ * Where a walk is: in the ring's own table, or in an indirect one at @table. It begins with @nr =
+ * the size of the ring, @next = the head.
+ */
+struct vdpa_walk {
+	bool indirect;
+	bool ended;
+	uint64_t table;
+	uint32_t nr; /* descriptors of the table */
+	uint32_t next;
+	uint32_t seen; /* of this table */
+};
+/*
+ * The next buffer of a chain, in the host's byte order: 1, 0 = there is none, or -EBADMSG with a
+ * text. Address and length are what the guest says; each descriptor is read once.
+ */
+int vdpa_chain_next(const struct vdpa_chains *chains, struct vdpa_walk *walk,
+	struct vfe_wire_vring_desc *ret, struct vfe_error *err);
+/*
  * Mark the first @len bytes that a device may write of the chain at @head in @log, or all, if they
  * are less. 0, or -EBADMSG with a text: what of the chain comes before that is marked.
  */
 int vdpa_chain_mark(const struct vdpa_chains *chains, uint16_t head, uint64_t len,
 	const struct vfe_dirty_log *log, struct vfe_error *err);
+
+/*
+ * vdpa_trans.c: of a ring whose device is physical. Memory comes from the arena, as much as
+ * vdpa_trans_bytes() says, and before anything else does.
+ */
+struct vdpa_trans;
+uint64_t vdpa_trans_bytes(const struct vdpa_vf *vf);
+int vdpa_trans_init(struct vdpa_vf *vf, struct vfe_error *err); /* all rings */
+void vdpa_trans_fini(struct vdpa_vf *vf); /* also what is half made; none is fine */
+/* The iova of the descriptor table that the device gets; it has no head now. */
+int vdpa_trans_start(struct vdpa_trans *trans, uint64_t *ret_desc, struct vfe_error *err);
+/*
+ * Make the guest's chain at @head the device's. It must not have that head. 0, or -EBADMSG with a
+ * text: the device must not get it.
+ */
+int vdpa_trans_chain(struct vdpa_trans *trans, const struct vdpa_chains *chains, uint16_t head,
+	struct vfe_error *err);
 
 /* vdpa_drain.c; job of a device that is about to be reset. Waits, bounded. */
 void vdpa_drain(struct vdpa_vf *vf);

@@ -404,6 +404,8 @@ vdpa_vf_prepare(struct vdpa_vf *vf, struct vfe_error *err)
 	features = vdpa_type_features_driver(vf->type, vf->vdev.device_features, plan.features);
 	if (vdpa_vf_owns_ctrl(vf))
 		features |= vf->vdev.device_features & vf->type->ctrl->features;
+	if (vf->physical) /* see vdpa_trans.c */
+		features |= VFE_BIT(VFE_VIRTIO_F_RING_INDIRECT_DESC);
 	if (rc == 0 && vf->drive->plan != NULL)
 		vf->drive->plan(vf, features, plan.relay, plan.rings);
 	if (rc == 0)

@@ -7,7 +7,7 @@
  * the arena, which begin at 0, and the descriptor table of the guest itself: entries of both rings
  * are numbers of descriptors and fit as they are. What is relayed is 2 bytes per chain in one
  * direction and 8 in the other; descriptors, indirect tables and buffers are the guest's, checked
- * by the device as ever.
+ * by the device as ever. Of a device that is physical they are ours, too: vdpa_trans.c.
  *
  * As each used element passes here, a shadow ring can log what the device has written: with a log,
  * the buffers of the element and the guest's used ring are marked in it.
@@ -55,7 +55,8 @@ struct vdpa_shadow {
 	struct vfe_wire_vring_used *guest_used;
 	uint64_t used_gpa;
 	struct vdpa_chains chains_of;
-	struct vdpa_log *log; /* NULL = what the device writes is not logged */
+	struct vdpa_trans *trans; /* NULL = the device gets the guest's descriptors; constant */
+	struct vdpa_log *log;     /* NULL = what the device writes is not logged */
 	struct vdpa_fd *call;
 
 	/* What the device had when the ring was stopped, in the order of its coming. */
@@ -227,10 +228,20 @@ shadow_bell(struct vdpa_shadow *s)
 static int
 take_one(struct vdpa_shadow *s, uint16_t head, struct vfe_error *err)
 {
+	int rc = 0;
+
 	if (head >= s->size)
 		return vfe_error_set(err, -EBADMSG,
 			"entry %u of its available ring is descriptor %u of %u",
 			(uint16_t)(s->base + s->taken), head, s->size);
+	if (s->trans != NULL && s->flights[head] != 0)
+		return vfe_error_set(err, -EBADMSG,
+			"entry %u of its available ring is descriptor %u, which the device has",
+			(uint16_t)(s->base + s->taken), head);
+	if (s->trans != NULL)
+		rc = vdpa_trans_chain(s->trans, &s->chains_of, head, err);
+	if (rc < 0)
+		return rc;
 	s->flights[head]++;
 	store16(&s->avail->ring[s->taken & (uint16_t)(s->size - 1)], head);
 	s->taken++;
@@ -376,8 +387,10 @@ vdpa_shadow_can(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a)
 	return a->size <= vf->plain.shadows[qid]->max_size && rings_find(vf, a, parts) == 0;
 }
 
+/* @indirect: the guest has negotiated it; a device may have it without that. */
 static int
-shadow_rings(struct vdpa_shadow *s, const struct vdpa_applied *a, struct vfe_error *err)
+shadow_rings(
+	struct vdpa_shadow *s, const struct vdpa_applied *a, bool indirect, struct vfe_error *err)
 {
 	const uint64_t features = s->vf->driver_features;
 	void *parts[3];
@@ -394,7 +407,7 @@ shadow_rings(struct vdpa_shadow *s, const struct vdpa_applied *a, struct vfe_err
 		.domain = s->vf->domain,
 		.desc = parts[0],
 		.size = a->size,
-		.indirect = (features & VFE_BIT(VFE_VIRTIO_F_RING_INDIRECT_DESC)) != 0,
+		.indirect = indirect,
 	};
 	s->event_idx = (features & VFE_BIT(VFE_VIRTIO_F_RING_EVENT_IDX)) != 0;
 	return 0;
@@ -408,22 +421,26 @@ goes_on(const struct vdpa_applied *a, const struct vdpa_applied *b)
 
 /*
  * The device gets again what it had, if the ring goes on where it stopped: of one that does not
- * complete in order this is not what the available ring has in these places.
+ * complete in order this is not what the available ring has in these places. 0, or -EBADMSG: what
+ * the guest has there now makes no sense.
  */
-static void
-give_back_left(struct vdpa_shadow *s, const struct vdpa_applied *a, uint32_t stops)
+static int
+give_back_left(
+	struct vdpa_shadow *s, const struct vdpa_applied *a, uint32_t stops, struct vfe_error *err)
 {
 	const uint16_t avail = (uint16_t)(load16(&s->guest_avail->idx) - s->base);
 	uint16_t i;
+	int rc = 0;
 
 	if (goes_on(&s->left.ring, a) && s->left.stops == stops && s->left.nr <= avail) {
-		for (i = 0; i < s->left.nr; i++)
-			take_one(s, s->left.heads[i], NULL);
+		for (i = 0; rc == 0 && i < s->left.nr; i++)
+			rc = take_one(s, s->left.heads[i], err);
 		s->owes_bell = s->left.nr > 0;
 		store16(&s->avail->idx, s->taken);
 	}
 	s->left.nr = 0;
 	s->left.ring.size = 0;
+	return rc < 0 ? vfe_error_prefix(err, rc, "queue %u", s->qid) : 0;
 }
 
 static uint32_t
@@ -459,10 +476,17 @@ vdpa_shadow_start(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a
 {
 	struct vdpa_shadow *s = vf->plain.shadows[qid];
 	const uint32_t stops = ring_stops(vf, qid);
+	bool indirect;
 	int rc;
 
+	pthread_mutex_lock(&vf->lock);
+	indirect = (vf->features & vf->driver_features &
+			   VFE_BIT(VFE_VIRTIO_F_RING_INDIRECT_DESC)) != 0;
+	pthread_mutex_unlock(&vf->lock);
 	pthread_mutex_lock(&s->lock);
-	rc = shadow_rings(s, a, err);
+	rc = shadow_rings(s, a, indirect, err);
+	if (rc == 0 && s->trans != NULL)
+		rc = vdpa_trans_start(s->trans, &cfg->desc, err);
 	if (rc == 0) {
 		s->size = a->size;
 		s->base = a->start_idx;
@@ -473,7 +497,9 @@ vdpa_shadow_start(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a
 		memset(s->flights, 0, s->max_size * sizeof(s->flights[0]));
 		memset(s->avail, 0, vfe_vring_avail_bytes(a->size));
 		memset(s->used, 0, vfe_vring_used_bytes(a->size));
-		give_back_left(s, a, stops);
+		rc = give_back_left(s, a, stops, err);
+	}
+	if (rc == 0) {
 		store16(&s->guest_used->flags, 0); /* it shall kick */
 		vdpa_fd_put(s->call);
 		s->call = vdpa_fd_get(a->call);
@@ -620,6 +646,8 @@ vdpa_shadow_needless_locked(const struct vdpa_vf *vf)
 	unsigned int nr = 0, begin = 0;
 	uint16_t qid;
 
+	if (vf->physical)
+		return false;
 	for (qid = 0; qid < vf->nr_queues; qid++) {
 		if (!vf->applied[qid].shadow)
 			continue;
@@ -685,6 +713,7 @@ shadow_create(struct vdpa_vf *vf, uint16_t qid)
 	s->vf = vf;
 	s->qid = qid;
 	s->max_size = vf->queues[qid].max_size;
+	s->trans = vf->plain.trans != NULL ? vf->plain.trans[qid] : NULL;
 	pthread_mutex_init(&s->lock, NULL);
 	s->avail = vfe_dma_arena_alloc(
 		vf->plain.arena, vfe_vring_avail_bytes(s->max_size), 64, &s->avail_iova);

@@ -70,6 +70,9 @@ struct vdpa_type {
 	 */
 	bool writes_unsaid;
 
+	/* Descriptors of the longest chain that a driver makes. Provisioning. */
+	uint32_t (*chain_max)(const union vdpa_config *config, uint64_t device_features);
+
 	/* Does what the device takes of @qid come back by itself? Receive buffers do not. */
 	bool (*comes_back)(uint16_t qid);
 

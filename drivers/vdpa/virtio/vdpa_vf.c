@@ -61,10 +61,6 @@ hardware_open(struct vdpa_vf *vf, struct hardware *hw, struct vfe_vdpa_error *er
 	ret = vfe_pci_open(&cfg, &hw->pci, &err->err);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_VFIO_DEV_FD, vf, ret);
-	if (vfe_pci_is_physical(hw->pci))
-		return fail(err, VFE_VDPA_VF_IOMMU_GROUP, vf,
-			vfe_error_set(&err->err, -ENOTSUP,
-				"the function has no IOMMU, and its rings cannot be translated"));
 	ret = vfe_virtio_init(&hw->vdev, hw->pci, &err->err);
 	if (ret < 0)
 		return fail(err, VFE_VDPA_PROBE_FAIL, vf, ret);
@@ -100,6 +96,12 @@ hardware_reset(struct vdpa_vf *vf, struct hardware *hw, struct vfe_vdpa_error *e
 	if ((hw->vdev.device_features & VFE_BIT(VFE_VIRTIO_F_VERSION_1)) == 0)
 		return fail(err, VFE_VDPA_VF_GET_FEATURES, vf,
 			vfe_error_set(&err->err, -ENOTSUP, "the device has no VERSION_1"));
+	if (vfe_pci_is_physical(hw->pci) &&
+		(hw->vdev.device_features & VFE_BIT(VFE_VIRTIO_F_RING_INDIRECT_DESC)) == 0)
+		return fail(err, VFE_VDPA_VF_GET_FEATURES, vf,
+			vfe_error_set(&err->err, -ENOTSUP,
+				"the device has no RING_INDIRECT_DESC, which a function without an "
+				"IOMMU needs"));
 	return 0;
 }
 
@@ -403,7 +405,11 @@ vf_new(struct vfe_vdpa_error *err)
 			vfe_error_set(&err->err, -errno, "no eventfd: %s", strerror(errno)));
 		goto err_free;
 	}
-	ret = vdpa_domain_get(request.uuid, &vf->domain, &err->err);
+	/*
+	 * Another function of the VM, with an IOMMU, may have rings of the guest, which reach all
+	 * that their domain maps: also tables of ours, in which a device without one believes.
+	 */
+	ret = vdpa_domain_get(vf->allow_no_iommu ? NULL : request.uuid, &vf->domain, &err->err);
 	if (ret < 0) {
 		fail(err, VFE_VDPA_VF_IOMMU_DOMAIN, vf, ret);
 		goto err_free;
@@ -434,6 +440,7 @@ vdpa_vf_probe(const struct vfe_bdf *bdf, struct rte_device *dev)
 	if (ret < 0)
 		goto err_free;
 	hardware_swap(vf, &hw);
+	vf->physical = vfe_pci_is_physical(vf->pci);
 	ret = vf_alloc_queues(vf);
 	if (ret < 0) {
 		fail(err, VFE_VDPA_VF_ALLOC, vf, vfe_error_set(&err->err, ret, "out of memory"));
@@ -709,6 +716,9 @@ hardware_compatible(const struct vdpa_vf *vf, const struct hardware *hw, struct 
 {
 	uint16_t qid;
 
+	if (vfe_pci_is_physical(hw->pci) != vf->physical)
+		return vfe_error_set(err, -EXDEV, "it came back %s an IOMMU, was %s one",
+			vf->physical ? "with" : "without", vf->physical ? "without" : "with");
 	if (hw->nr_queues != vf->nr_queues || hw->vdev.num_queues != vf->vdev.num_queues)
 		return vfe_error_set(err, -EXDEV,
 			"it came back with %u data queues of %u, had %u of %u", hw->nr_queues,

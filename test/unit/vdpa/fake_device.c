@@ -24,7 +24,14 @@
 
 #include "vdpa_priv.h"
 
-enum { NR_ALL_QUEUES = FAKE_QUEUES + 1 };
+enum {
+	NR_ALL_QUEUES = FAKE_QUEUES + 1,
+	MAX_MAPS = 128,
+	PAGE = 4096,
+	HUGE_PAGE = 2 << 20,
+};
+#define GUEST_BUS (UINT64_C(1) << 52) /* where physical devices find it */
+#define ARENA_BUS (UINT64_C(1) << 53) /* the same of ours, + iova */
 
 /* --- PCI functions --- */
 
@@ -36,6 +43,16 @@ struct vfe_pci_dev {
 	atomic_int error;
 	int config_fd; /* of vector 0 */
 	uint8_t mac_last;
+	bool physical;
+	struct vfe_pci_domain *domain;
+};
+
+struct vfe_pci_domain {
+	unsigned int mappings;
+	struct {
+		uint64_t iova;
+		uint64_t size; /* 0 = not used */
+	} maps[MAX_MAPS];
 };
 
 static LIST_HEAD(, vfe_pci_dev) open_list = LIST_HEAD_INITIALIZER(open_list);
@@ -112,14 +129,20 @@ vfe_pci_open(const struct vfe_pci_open_cfg *cfg, struct vfe_pci_dev **ret, struc
 	struct vfe_pci_dev *dev;
 
 	FAKE_STAGE(FAKE_STAGE_OPEN, err);
+	if (world.no_iommu && !cfg->allow_no_iommu)
+		return vfe_error_set(err, -ENODEV, "it has no IOMMU");
 	dev = calloc(1, sizeof(*dev));
 	assert(dev != NULL);
+	dev->physical = world.no_iommu;
+	dev->domain = cfg->domain;
 	dev->bdf = cfg->bdf;
 	dev->vf = vfe_bdf_equal(&cfg->bdf, &fake_pf) ? -1 : cfg->bdf.fn;
 	dev->config_fd = -1;
 	assert(socketpair(AF_UNIX, SOCK_STREAM, 0, dev->lost_fds) == 0);
 	pthread_mutex_lock(&world.lock);
 	dev->mac_last = world.mac_last;
+	if (dev->vf >= 0)
+		world.vf[dev->vf].physical = dev->physical;
 	world.open_devices++;
 	LIST_INSERT_HEAD(&open_list, dev, next);
 	pthread_mutex_unlock(&world.lock);
@@ -164,8 +187,7 @@ vfe_pci_lost_events(const struct vfe_pci_dev *dev)
 bool
 vfe_pci_is_physical(const struct vfe_pci_dev *dev)
 {
-	(void)dev;
-	return false;
+	return dev->physical;
 }
 
 int
@@ -209,9 +231,12 @@ fake_config_interrupt(unsigned int i)
 }
 
 struct vfe_dma_arena {
+	struct vfe_pci_domain *domain;
 	uint64_t iova;
+	uint64_t bus;
 	uint64_t used;
-	uint8_t mem[1 << 16];
+	uint64_t size;
+	uint8_t mem[];
 };
 
 static struct vfe_dma_arena *arenas[FAKE_VFS + 1];
@@ -223,11 +248,86 @@ fake_arena_at(uint64_t iova)
 	unsigned int i;
 
 	for (i = 0; i < VFE_ARRAY_SIZE(arenas); i++) {
-		if (arenas[i] != NULL && iova >= arenas[i]->iova &&
-			iova - arenas[i]->iova < sizeof(arenas[i]->mem))
-			return arenas[i]->mem + (iova - arenas[i]->iova);
+		if (arenas[i] != NULL && iova >= arenas[i]->bus &&
+			iova - arenas[i]->bus < arenas[i]->size)
+			return arenas[i]->mem + (iova - arenas[i]->bus);
 	}
 	return NULL;
+}
+
+/* --- addresses on the bus --- */
+
+uint64_t
+fake_bus_of(uint64_t gpa)
+{
+	return GUEST_BUS + (gpa ^ PAGE);
+}
+
+/* How much of what begins at @iova the domain maps in one piece. */
+static uint64_t
+mapped_at(const struct vfe_pci_domain *domain, uint64_t iova)
+{
+	unsigned int i;
+
+	for (i = 0; i < MAX_MAPS; i++) {
+		if (iova >= domain->maps[i].iova &&
+			iova - domain->maps[i].iova < domain->maps[i].size)
+			return domain->maps[i].size - (iova - domain->maps[i].iova);
+	}
+	return 0;
+}
+
+/* Of a physical device: memory of the driver by huge pages, that of the guest page by page. */
+int
+vfe_pci_dma_addr(const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len, uint64_t *ret_bus,
+	uint64_t *ret_len)
+{
+	uint64_t n;
+
+	*ret_bus = iova;
+	*ret_len = len;
+	if (!dev->physical)
+		return 0;
+	assert(len > 0);
+	pthread_mutex_lock(&world.lock);
+	n = mapped_at(dev->domain, iova);
+	if (fake_arena_at(ARENA_BUS + iova) != NULL) {
+		*ret_bus = ARENA_BUS + iova;
+		if (n > HUGE_PAGE - iova % HUGE_PAGE)
+			n = HUGE_PAGE - iova % HUGE_PAGE;
+	} else {
+		*ret_bus = fake_bus_of(iova);
+		if (n > PAGE - iova % PAGE)
+			n = PAGE - iova % PAGE;
+		if (world.no_huge_pages)
+			n = 0;
+	}
+	pthread_mutex_unlock(&world.lock);
+	*ret_len = n < len ? n : len;
+	return n > 0 ? 0 : -EFAULT;
+}
+
+int
+vfe_pci_dma_check(const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len, struct vfe_error *err)
+{
+	uint64_t bus, n;
+
+	return vfe_pci_dma_addr(dev, iova, len, &bus, &n) == 0
+		       ? 0
+		       : vfe_error_set(err, -EFAULT, "not of huge pages");
+}
+
+/* Nothing keeps a physical device from memory that has gone. world.lock held. */
+static void
+check_stopped(const struct vfe_pci_domain *domain)
+{
+	const struct vfe_pci_dev *dev;
+
+	LIST_FOREACH (dev, &open_list, next) {
+		if (dev->domain != domain || !dev->physical || !world.vf[dev->vf].master)
+			continue;
+		assert((world.vf[dev->vf].regs.status & VFE_VIRTIO_S_DRIVER_OK) == 0);
+	}
 }
 
 /* The device takes what is on its control queue. world.lock held. */
@@ -268,7 +368,8 @@ vfe_pci_doorbell_ring(const struct vfe_pci_doorbell *db, uint32_t value, uint32_
 
 	assert(len == 2 && value <= FAKE_QUEUES);
 	pthread_mutex_lock(&world.lock);
-	if (log->regs.enabled[value] && fake_arena_at(log->regs.queues[value].desc) != NULL) {
+	if (log->regs.enabled[value] &&
+		log->regs.queues[value].msix_vector == VFE_VIRTIO_MSI_NO_VECTOR) {
 		ctrl_execute(log, &log->regs.queues[value]);
 		pthread_mutex_unlock(&world.lock);
 		return 0;
@@ -310,9 +411,12 @@ vfe_pci_irq_set(struct vfe_pci_dev *dev, uint32_t start, uint32_t count, const i
 int
 vfe_pci_set_master(struct vfe_pci_dev *dev, bool on, struct vfe_error *err)
 {
-	(void)dev;
 	if (on)
 		FAKE_STAGE(FAKE_STAGE_MASTER, err);
+	pthread_mutex_lock(&world.lock);
+	if (dev->vf >= 0)
+		world.vf[dev->vf].master = on;
+	pthread_mutex_unlock(&world.lock);
 	return 0;
 }
 
@@ -337,10 +441,6 @@ vfe_pci_sriov_vf_index(
 }
 
 /* --- domains --- */
-
-struct vfe_pci_domain {
-	unsigned int mappings;
-};
 
 int
 vfe_pci_domain_create(struct vfe_pci_domain **ret, struct vfe_error *err)
@@ -370,6 +470,7 @@ int
 vfe_pci_domain_map(struct vfe_pci_domain *domain, const struct vfe_pci_dma *dma,
 	unsigned int *ret_lost, struct vfe_error *err)
 {
+	unsigned int i;
 	int ret;
 
 	(void)ret_lost;
@@ -378,6 +479,10 @@ vfe_pci_domain_map(struct vfe_pci_domain *domain, const struct vfe_pci_dma *dma,
 	ret = world.fail_map;
 	world.fail_map = 0;
 	if (ret == 0) {
+		for (i = 0; domain->maps[i].size > 0; i++)
+			assert(i + 1 < MAX_MAPS);
+		domain->maps[i].iova = dma->iova;
+		domain->maps[i].size = dma->size;
 		domain->mappings++;
 		world.mapped++;
 		world.maps++;
@@ -391,9 +496,15 @@ int
 vfe_pci_domain_unmap(
 	struct vfe_pci_domain *domain, uint64_t iova, uint64_t size, struct vfe_error *err)
 {
+	unsigned int i;
+
 	(void)size;
 	(void)err;
 	pthread_mutex_lock(&world.lock);
+	check_stopped(domain);
+	for (i = 0; domain->maps[i].size == 0 || domain->maps[i].iova != iova; i++)
+		assert(i + 1 < MAX_MAPS);
+	domain->maps[i].size = 0;
 	fake_track_unmap(domain, iova);
 	assert(domain->mappings > 0);
 	domain->mappings--;
@@ -411,13 +522,21 @@ vfe_dma_arena_create(struct vfe_pci_domain *domain, uint64_t iova_base, uint64_t
 	struct vfe_dma_arena *arena;
 	unsigned int i;
 
-	(void)domain;
-	(void)huge;
 	FAKE_STAGE(FAKE_STAGE_ARENA, err);
-	arena = calloc(1, sizeof(*arena));
+	arena = calloc(1, sizeof(*arena) + size);
 	assert(arena != NULL && size <= UINT32_MAX);
+	arena->domain = domain;
 	arena->iova = iova_base;
+	arena->bus = iova_base + (huge ? ARENA_BUS : 0);
+	arena->size = size;
 	pthread_mutex_lock(&world.lock);
+	if (huge) {
+		assert(vfe_is_aligned(iova_base | size, HUGE_PAGE));
+		for (i = 0; domain->maps[i].size > 0; i++)
+			assert(i + 1 < MAX_MAPS);
+		domain->maps[i].iova = iova_base;
+		domain->maps[i].size = size;
+	}
 	for (i = 0; arenas[i] != NULL; i++)
 		assert(i + 1 < VFE_ARRAY_SIZE(arenas));
 	arenas[i] = arena;
@@ -432,7 +551,9 @@ vfe_dma_arena_alloc(struct vfe_dma_arena *arena, uint64_t size, uint64_t align, 
 {
 	uint64_t at = vfe_align_up(arena->used, align);
 
-	assert(at + size <= sizeof(arena->mem));
+	if (arena->bus != arena->iova && size <= HUGE_PAGE && at % HUGE_PAGE + size > HUGE_PAGE)
+		at = vfe_align_up(at, HUGE_PAGE);
+	assert(at + size <= arena->size);
 	arena->used = at + size;
 	*ret_iova = arena->iova + at;
 	return arena->mem + at;
@@ -441,8 +562,8 @@ vfe_dma_arena_alloc(struct vfe_dma_arena *arena, uint64_t size, uint64_t align, 
 void
 vfe_dma_arena_free(struct vfe_dma_arena *arena, void *block)
 {
-	assert((uint8_t *)block >= arena->mem &&
-		(uint8_t *)block < arena->mem + sizeof(arena->mem));
+	assert(block == NULL || (uint8_t *)block >= arena->mem);
+	assert(block == NULL || (uint8_t *)block < arena->mem + arena->size);
 }
 
 void
@@ -456,6 +577,10 @@ vfe_dma_arena_destroy(struct vfe_dma_arena *arena)
 	for (i = 0; arenas[i] != arena; i++)
 		assert(i + 1 < VFE_ARRAY_SIZE(arenas));
 	arenas[i] = NULL;
+	for (i = 0; arena->bus != arena->iova && i < MAX_MAPS; i++) {
+		if (arena->domain->maps[i].iova == arena->iova)
+			arena->domain->maps[i].size = 0;
+	}
 	world.arenas--;
 	pthread_mutex_unlock(&world.lock);
 	free(arena);
@@ -479,6 +604,8 @@ vfe_virtio_init(struct vfe_virtio_dev *vdev, struct vfe_pci_dev *pci, struct vfe
 		vdev->device_features = FAKE_BLK_FEATURES;
 		vdev->device.length = sizeof(struct vfe_wire_blk_config);
 	}
+	if (pci->physical && !world.no_indirect)
+		vdev->device_features |= VFE_BIT(VFE_VIRTIO_F_RING_INDIRECT_DESC);
 	if (world.no_ring_reset)
 		vdev->device_features &= ~VFE_BIT(VFE_VIRTIO_F_RING_RESET);
 	if (pci->vf < 0)
@@ -542,19 +669,33 @@ vfe_virtio_config_vector_set(struct vfe_virtio_dev *vdev, uint16_t vector, struc
 	return 0;
 }
 
+/* A part of a ring as the device is told of it. */
+static void
+to_bus(const struct vfe_pci_dev *dev, uint64_t *addr, uint64_t len)
+{
+	uint64_t n;
+
+	assert(vfe_pci_dma_addr(dev, *addr, len, addr, &n) == 0 && n == len);
+	assert(!dev->physical || fake_arena_at(*addr) != NULL);
+}
+
 int
 vfe_virtio_queue_enable(struct vfe_virtio_dev *vdev, uint16_t qid,
 	const struct vfe_virtio_queue_cfg *cfg, struct vfe_error *err)
 {
 	struct fake_regs *regs = &world.vf[vdev->pci->vf].regs;
+	struct vfe_virtio_queue_cfg bus = *cfg;
 
 	if (vfe_pci_error(vdev->pci) != 0)
 		return vfe_error_set(err, -ENODEV, "gone");
+	to_bus(vdev->pci, &bus.desc, vfe_vring_desc_bytes(cfg->size));
+	to_bus(vdev->pci, &bus.driver, vfe_vring_avail_bytes(cfg->size));
+	to_bus(vdev->pci, &bus.device, vfe_vring_used_bytes(cfg->size));
 	pthread_mutex_lock(&world.lock);
 	assert(qid < vdev->num_queues && !regs->enabled[qid]);
 	assert((regs->status & VFE_VIRTIO_S_DRIVER_OK) == 0 || regs->was_reset[qid]);
 	regs->enabled[qid] = true;
-	regs->queues[qid] = *cfg;
+	regs->queues[qid] = bus;
 	pthread_mutex_unlock(&world.lock);
 	return 0;
 }

@@ -274,6 +274,9 @@ world_start(void)
 	world.fail_map = 0;
 	world.fail_reset = false;
 	world.no_ring_reset = false;
+	world.no_iommu = false;
+	world.no_indirect = false;
+	world.no_huge_pages = false;
 	world.mac_last = 1;
 	world.link_status = VFE_NET_S_LINK_UP;
 	world.lost_calls = 0;

@@ -116,6 +116,8 @@ struct fake_vf_log {
 	bool has_state;
 	unsigned int restores;
 	struct fake_regs regs;
+	bool physical;
+	bool master;
 	bool ctrl_refuses; /* commands */
 	bool ctrl_lies;    /* about its used index */
 };
@@ -138,6 +140,9 @@ struct fake_world {
 	int fail_map; /* -errno for the next map */
 	bool fail_reset;
 	bool no_ring_reset; /* devices that are opened from now on have no RING_RESET */
+	bool no_iommu;      /* the same have none: see fake_bus_of() */
+	bool no_indirect;   /* and no RING_INDIRECT_DESC, which they have else */
+	bool no_huge_pages; /* physical devices do not reach guest memory */
 	uint8_t mac_last;   /* of devices that are opened from now on */
 	uint16_t link_status;
 	bool blk; /* functions are block devices */
@@ -188,6 +193,11 @@ struct vfe_vdpa_vf_info *fake_info(unsigned int i); /* overwritten by the next c
 
 /* The transport of a function ends. */
 void fake_hang_up(const struct vfe_bdf *bdf);
+/*
+ * Where a device without an IOMMU finds a byte of the guest: pages that follow each other for the
+ * guest do not on the bus. Memory of the driver is elsewhere, too.
+ */
+uint64_t fake_bus_of(uint64_t gpa);
 /* Memory of the driver at a device address, NULL when there is none. */
 void *fake_arena_at(uint64_t iova);
 /* A configuration change interrupt of VF @i. */

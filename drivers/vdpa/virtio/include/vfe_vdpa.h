@@ -136,7 +136,7 @@ int vfe_vdpa_vf_add(const struct vfe_bdf *bdf, const char *uuid, struct vfe_vdpa
  *
  * With @allow_no_iommu one that VFIO has in no-IOMMU mode is taken, too: its rings are relayed, so
  * that it is told nothing but addresses of guest memory, which must be of huge pages. It could
- * reach all other memory, if it wanted.
+ * reach all other memory, if it wanted. Its DMA mappings are its own, whatever its @uuid.
  */
 int vfe_vdpa_vf_add_plain(const struct vfe_bdf *bdf, const char *uuid, bool allow_no_iommu,
 	struct vfe_vdpa_error *err);
@@ -193,7 +193,8 @@ struct vfe_vdpa_queue_info {
 	uint16_t size;
 	uint16_t last_avail_idx; /* where it was started */
 	uint64_t relayed_kicks;
-	bool shadow; /* relayed by software: a plain function whose ring did not begin at 0 */
+	/* relayed by software: of a plain function, one that did not begin at 0, or no_iommu */
+	bool shadow;
 	uint64_t relayed_chains; /* by that */
 };
 
