@@ -576,8 +576,8 @@ void vdpa_trans_fini(struct vdpa_vf *vf); /* also what is half made; none is fin
 /* The iova of the descriptor table that the device gets; it has no head now. */
 int vdpa_trans_start(struct vdpa_trans *trans, uint64_t *ret_desc, struct vfe_error *err);
 /*
- * Make the guest's chain at @head the device's. It must not have that head. 0, or -EBADMSG with a
- * text: the device must not get it.
+ * Make the guest's chain at @head the device's. It must not have that head. The pieces of memory
+ * that it is in, or -EBADMSG with a text: the device must not get it.
  */
 int vdpa_trans_chain(struct vdpa_trans *trans, const struct vdpa_chains *chains, uint16_t head,
 	struct vfe_error *err);

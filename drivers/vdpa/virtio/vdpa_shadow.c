@@ -27,7 +27,8 @@
 
 #include "vdpa_priv.h"
 
-enum { SHADOW_ROUNDS = 16 }; /* then others get their turn */
+/* Then others get their turn. */
+enum { SHADOW_ROUNDS = 16, SHADOW_PIECES = 8192 };
 
 struct vdpa_shadow {
 	struct vdpa_vf *vf;
@@ -224,9 +225,9 @@ shadow_bell(struct vdpa_shadow *s)
 	return rc == -EAGAIN ? rc : 0;
 }
 
-/* The device gets @head. 0 or -EBADMSG. */
+/* The device gets @head, in as many pieces as are added to @pieces. 0 or -EBADMSG. */
 static int
-take_one(struct vdpa_shadow *s, uint16_t head, struct vfe_error *err)
+take_one(struct vdpa_shadow *s, uint16_t head, uint32_t *pieces, struct vfe_error *err)
 {
 	int rc = 0;
 
@@ -242,15 +243,16 @@ take_one(struct vdpa_shadow *s, uint16_t head, struct vfe_error *err)
 		rc = vdpa_trans_chain(s->trans, &s->chains_of, head, err);
 	if (rc < 0)
 		return rc;
+	*pieces += (uint32_t)rc;
 	s->flights[head]++;
 	store16(&s->avail->ring[s->taken & (uint16_t)(s->size - 1)], head);
 	s->taken++;
 	return 0;
 }
 
-/* What the guest has made available up to @idx. */
+/* What the guest has made available up to @idx, or as much of it as is enough for now. */
 static int
-take_up_to(struct vdpa_shadow *s, uint16_t idx, struct vfe_error *err)
+take_up_to(struct vdpa_shadow *s, uint16_t idx, uint32_t *pieces, struct vfe_error *err)
 {
 	const uint16_t mask = (uint16_t)(s->size - 1), from = s->taken;
 	uint16_t n = (uint16_t)(idx - s->base - s->taken);
@@ -260,9 +262,10 @@ take_up_to(struct vdpa_shadow *s, uint16_t idx, struct vfe_error *err)
 		return vfe_error_set(err, -EBADMSG,
 			"its available index %u is further ahead of %u than its size %u", idx,
 			(uint16_t)(s->base + s->given), s->size);
-	for (; rc == 0 && n > 0; n--)
+	for (; rc == 0 && n > 0 && *pieces < SHADOW_PIECES; n--)
 		rc = take_one(s,
-			load16(&s->guest_avail->ring[(uint16_t)(s->base + s->taken) & mask]), err);
+			load16(&s->guest_avail->ring[(uint16_t)(s->base + s->taken) & mask]),
+			pieces, err);
 	s->owes_bell = s->owes_bell || from != s->taken;
 	store16(&s->avail->idx, s->taken);
 	return rc;
@@ -272,21 +275,23 @@ take_up_to(struct vdpa_shadow *s, uint16_t idx, struct vfe_error *err)
 static int
 shadow_take(struct vdpa_shadow *s, struct vfe_error *err)
 {
+	uint32_t pieces = 0;
 	unsigned int round;
 	bool more = true;
 	uint16_t idx;
 	int rc = 0;
 
-	for (round = 0; rc == 0 && more && round < SHADOW_ROUNDS; round++) {
+	for (round = 0; rc == 0 && more && round < SHADOW_ROUNDS && pieces < SHADOW_PIECES;
+		round++) {
 		idx = load16(&s->guest_avail->idx);
-		rc = take_up_to(s, idx, err);
+		rc = take_up_to(s, idx, &pieces, err);
 		if (s->event_idx) {
 			store16(avail_event(s->guest_used, s->size), idx);
 			log_used(s, offsetof(struct vfe_wire_vring_used, ring[s->size]), 2);
 		}
 		/* the guest looks at the event field after it has written its index */
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-		more = load16(&s->guest_avail->idx) != idx;
+		more = load16(&s->guest_avail->idx) != (uint16_t)(s->base + s->taken);
 	}
 	if (rc == 0)
 		rc = shadow_bell(s);
@@ -429,12 +434,13 @@ give_back_left(
 	struct vdpa_shadow *s, const struct vdpa_applied *a, uint32_t stops, struct vfe_error *err)
 {
 	const uint16_t avail = (uint16_t)(load16(&s->guest_avail->idx) - s->base);
+	uint32_t pieces = 0;
 	uint16_t i;
 	int rc = 0;
 
 	if (goes_on(&s->left.ring, a) && s->left.stops == stops && s->left.nr <= avail) {
 		for (i = 0; rc == 0 && i < s->left.nr; i++)
-			rc = take_one(s, s->left.heads[i], err);
+			rc = take_one(s, s->left.heads[i], &pieces, err);
 		s->owes_bell = s->left.nr > 0;
 		store16(&s->avail->idx, s->taken);
 	}

@@ -154,7 +154,7 @@ vdpa_trans_chain(struct vdpa_trans *t, const struct vdpa_chains *chains, uint16_
 		.len = htole32(n * (uint32_t)sizeof(*slot)),
 		.flags = htole16(VFE_VRING_DESC_F_INDIRECT),
 	};
-	return 0;
+	return (int)n;
 }
 
 /* --- allocation --- */

@@ -472,6 +472,28 @@ longest_request_of_a_disk_fits(void **state)
 	device_uses(r, 63, 0);
 }
 
+/* More than what is taken at once: the rest is not forgotten, and needs no kick. */
+static void
+many_long_chains_are_all_taken(void **state)
+{
+	struct rig *r = *state;
+	uint16_t i;
+
+	start(r);
+	for (i = 0; i < 256; i++)
+		r->table[i] = buffer(BUFFER + PAGE - 1, 2, NEXT, (uint16_t)(i + 1));
+	r->table[255].flags = 0;
+	for (i = 0; i < FAKE_RING_SIZE; i++) {
+		r->desc[i] = buffer(FAKE_MEM_GPA + TABLE, 256 * 16, INDIRECT, 0);
+		r->guest_avail->ring[i] = htole16(i);
+	}
+	fake_store16(&r->guest_avail->idx, FAKE_RING_SIZE);
+	assert_int_equal(eventfd_write(r->g.kick[1], 1), 0);
+	fake_wait16(&r->avail->idx, FAKE_RING_SIZE);
+	pieces(r, FAKE_RING_SIZE - 1, 512);
+	device_uses(r, 5, 0);
+}
+
 static void
 what_the_guest_changes_later_is_not_looked_at(void **state)
 {
@@ -870,6 +892,7 @@ main(void)
 		T(last_byte_of_memory_is_the_guests),
 		T(longest_chain_fits_and_a_longer_one_is_refused),
 		B(longest_request_of_a_disk_fits),
+		B(many_long_chains_are_all_taken),
 		T(what_the_guest_changes_later_is_not_looked_at),
 		T(loop_is_refused),
 		T(next_outside_the_table_is_refused),
