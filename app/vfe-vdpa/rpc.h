@@ -48,8 +48,9 @@ struct rpc_call {
 	struct vfe_bdf bdf;
 	char socket_file[512]; /* "" = default */
 	enum port_role role;
-	char uuid[40];        /* "" = none */
-	bool plain;           /* a function without PF */
+	char uuid[40]; /* "" = none */
+	bool plain;    /* a function without PF */
+	bool allow_no_iommu;
 	unsigned int num_vfs; /* to be created, 0 = as they are */
 	unsigned int operation;
 	unsigned int size_mode;

@@ -262,6 +262,7 @@ rpc_vf_record(const struct vfe_vdpa_vf_info *info, const struct port_info *port)
 		json_object_set_new(
 			r, "device_resets", json_integer((json_int_t)info->device_resets));
 		json_object_set_new(r, "ring_resets", json_integer((json_int_t)info->ring_resets));
+		json_object_set_new(r, "no_iommu", json_boolean(info->no_iommu));
 	}
 	string_set(r, "transport", "%s", info->transport);
 	string_set(r, "state", "%s", info->state);

@@ -28,8 +28,9 @@ vf_add(struct rpc_call *call)
 	ret = port_path_check(&call->bdf, path, call->role, chosen, &call->err);
 	if (ret < 0)
 		goto out;
-	ret = call->plain ? vfe_vdpa_vf_add_plain(&call->bdf, uuid, false, &call->err)
-			  : vfe_vdpa_vf_add(&call->bdf, uuid, &call->err);
+	ret = call->plain
+		      ? vfe_vdpa_vf_add_plain(&call->bdf, uuid, call->allow_no_iommu, &call->err)
+		      : vfe_vdpa_vf_add(&call->bdf, uuid, &call->err);
 	if (ret < 0)
 		goto out;
 	ret = port_add(&call->bdf, chosen, call->role, &call->err);
@@ -138,6 +139,7 @@ struct vf_params {
 	bool info;
 	bool debug;
 	bool plain;
+	bool allow_no_iommu;
 	const char *vfdev;
 	const char *mgmtpf;
 	const char *socket_file;
@@ -156,6 +158,9 @@ vf_params_check(const struct vf_params *p)
 	if (!p->add &&
 		(p->socket_file != NULL || p->socket_role != NULL || p->uuid != NULL || p->plain))
 		return "socket_file, socket_role, uuid and plain go with add only";
+	if (p->allow_no_iommu && (!p->add || !p->plain))
+		return "allow_no_iommu goes with add of a plain function only: the rings of others "
+		       "are the guest's own, and hold addresses that an IOMMU has to translate";
 	if (p->uuid != NULL && !uuid_valid(p->uuid))
 		return "uuid is not like 01234567-89ab-cdef-0123-456789abcdef";
 	if (p->debug && p->operation == 0)
@@ -174,6 +179,7 @@ vf_call_post(struct vfe_jsonrpc_request *req, const struct vf_params *p, struct 
 	if (p->add) {
 		call->execute = vf_add;
 		call->plain = p->plain;
+		call->allow_no_iommu = p->allow_no_iommu;
 		if (port_role_parse(p->socket_role, &call->role) < 0) {
 			vfe_jsonrpc_fail(req, VFE_JSONRPC_INVALID_PARAMS,
 				"vf: %s: socket_role is \"%.40s\", not \"server\" or \"client\"",
@@ -211,6 +217,7 @@ rpc_vf(struct vfe_jsonrpc_request *req, const json_t *params, void *ctx)
 		{.name = "info", .type = VFE_JSONRPC_BOOL, .ret = &p.info},
 		{.name = "debug", .type = VFE_JSONRPC_BOOL, .ret = &p.debug},
 		{.name = "plain", .type = VFE_JSONRPC_BOOL, .ret = &p.plain},
+		{.name = "allow_no_iommu", .type = VFE_JSONRPC_BOOL, .ret = &p.allow_no_iommu},
 		{.name = "vfdev", .type = VFE_JSONRPC_STRING, .nullable = true, .ret = &p.vfdev},
 		{.name = "mgmtpf", .type = VFE_JSONRPC_STRING, .nullable = true, .ret = &p.mgmtpf},
 		{.name = "socket_file",

@@ -169,7 +169,8 @@ pci_sysfs_group(const char *name, bool *noiommu, unsigned int *ret, struct vfe_e
 	if (*noiommu && !allowed)
 		return vfe_error_set(err, -ENOTSUP,
 			"is in no-IOMMU mode: nothing would translate the guest's addresses or "
-			"protect other memory; switch the IOMMU on (intel_iommu=on iommu=pt)");
+			"protect other memory; switch the IOMMU on (intel_iommu=on iommu=pt); a "
+			"plain function can be allowed (--plain --allow-no-iommu)");
 	return 0;
 }
 

@@ -28,6 +28,8 @@ record_of_a_disk_tells_its_size_and_no_mac(void **state)
 		.capacity = 1ULL << 40,
 		.block_size = 4096,
 		.read_only = true,
+		.drive = "plain",
+		.no_iommu = true,
 	};
 	json_t *r = rpc_vf_record(&info, &(struct port_info){"/tmp/vfe-blk0", "server"});
 
@@ -39,6 +41,7 @@ record_of_a_disk_tells_its_size_and_no_mac(void **state)
 	assert_true(json_is_false(json_object_get(r, "writeback")));
 	assert_string_equal(json_string_value(json_object_get(r, "queue_num")), "4");
 	assert_string_equal(json_string_value(json_object_get(r, "socket_role")), "server");
+	assert_true(json_is_true(json_object_get(r, "no_iommu")));
 	assert_null(json_object_get(r, "mac"));
 	assert_null(json_object_get(r, "mtu"));
 	assert_null(json_object_get(r, "link_up"));
@@ -83,6 +86,7 @@ vf_record_keeps_the_known_members(void **state)
 	assert_string_equal(json_string_value(json_object_get(r, "socket_file")), "/tmp/vfe-net0");
 	assert_string_equal(json_string_value(json_object_get(r, "socket_role")), "client");
 	assert_true(json_is_true(json_object_get(r, "configured")));
+	assert_null(json_object_get(r, "no_iommu")); /* of plain functions only */
 	assert_string_equal(json_string_value(json_object_get(features, "value")), "0x100000020");
 	assert_string_equal(
 		json_string_value(json_object_get(features, "    5")), "VIRTIO_NET_F_MAC");
