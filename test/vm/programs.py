@@ -47,8 +47,8 @@ class Daemon:
 class Service(Daemon):
     """dpdk-vfe-vdpa."""
 
-    def __init__(self, vm):
-        super().__init__(vm, SERVICE, '[ -S %s ]' % SERVICE_READY)
+    def __init__(self, vm, command=SERVICE):
+        super().__init__(vm, command, '[ -S %s ]' % SERVICE_READY)
 
     def manage(self, *argv):
         """Run vhostmgmt; returns what the service answers."""
@@ -65,7 +65,7 @@ class Service(Daemon):
 
     def files(self):
         """Groups and functions that it has open."""
-        found = re.findall(r' -> (/dev/vfio/\d+|anon_inode:\[vfio-device\])$',
+        found = re.findall(r' -> (/dev/vfio/(?:noiommu-)?\d+|anon_inode:\[vfio-device\])$',
                            self._vm.run('ls -l /proc/%s/fd' % self.pid()), re.M)
         return sorted(found)
 

@@ -35,6 +35,7 @@ class Vm(Guest):
     initrd = os.path.join(BUILD, 'vm-initramfs')
     # strict: what has been unmapped is out of reach at once
     cmdline = Guest.cmdline + ' intel_iommu=on iommu.strict=1'
+    iommu = ('-device', 'intel-iommu,intremap=on')
 
     def __init__(self, name, logdir, folder, cpus=1, mem=1024):
         disk = os.path.join(folder, 'disk')
@@ -42,7 +43,7 @@ class Vm(Guest):
             f.truncate(DISK_SIZE)
         net = 'virtio-net-pci,netdev=%s,addr=%s,mac=%s' + IOMMU
         # DPDK wants a processor that is not older than this one
-        extra = ['-cpu', 'Nehalem', '-device', 'intel-iommu,intremap=on']
+        extra = ['-cpu', 'Nehalem', *self.iommu]
         for index, bdf in enumerate(NET):
             name_of = 'user%d' % index
             extra += ['-netdev', 'user,restrict=on,ipv6=off,id=' + name_of,

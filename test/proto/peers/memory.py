@@ -26,10 +26,11 @@ PAGE = 4096
 class Memory:
     """One memfd that plays guest RAM and starts at the guest-physical address `base`."""
 
-    def __init__(self, size, base=0, name='guest', seal=False):
+    def __init__(self, size, base=0, name='guest', seal=False, huge=False):
         self.size = size
         self.base = base
-        self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+                                  | (os.MFD_HUGETLB | os.MFD_HUGE_2MB if huge else 0))
         os.ftruncate(self.fd, size)
         if seal:
             fcntl.fcntl(self.fd, F_ADD_SEALS, F_SEAL_SHRINK)
