@@ -10,10 +10,12 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -317,18 +319,48 @@ fake_serve(unsigned int i, const int *kinds)
 	}
 }
 
+/* An fd that is ready at once: its turn at the reactor comes after those that were ready before. */
+struct turn {
+	struct vdpa_watch watch;
+	int fd;
+	sem_t taken;
+};
+
 static void
-call_nothing(void *arg)
+turn_taken(struct vdpa_watch *watch, uint32_t events)
 {
-	(void)arg;
+	struct turn *t = vfe_container_of(watch, struct turn, watch);
+
+	(void)events;
+	vdpa_watch_remove(watch);
+	assert(sem_post(&t->taken) == 0);
 }
 
-/* Twice: the first pass may see an fd that is ready after the call was queued. */
+static void
+call_turn(void *arg)
+{
+	struct turn *t = arg;
+
+	assert(vdpa_watch_add(&t->watch, t->fd, EPOLLIN) == 0);
+}
+
+/*
+ * Twice: what was posted has run after the first turn, a work that was running when it was posted
+ * included; the fds that these works have made ready come before the second one.
+ */
 void
 fake_flush(void)
 {
-	vdpa_reactor_call(call_nothing, NULL);
-	vdpa_reactor_call(call_nothing, NULL);
+	struct turn t = {.watch.ready = turn_taken, .fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC)};
+	unsigned int i;
+
+	assert(t.fd >= 0 && sem_init(&t.taken, 0, 0) == 0);
+	for (i = 0; i < 2; i++) {
+		vdpa_reactor_call(call_turn, &t);
+		assert(sem_wait(&t.taken) == 0);
+	}
+	sem_destroy(&t.taken);
+	vfe_close(&t.fd);
 }
 
 void

@@ -185,7 +185,8 @@ void fake_serve(unsigned int i, const int *kinds);
 #define FAKE_SERVE(i, ...) fake_serve((i), (const int[]){__VA_ARGS__, -1})
 /* No command waits, and none comes while the reactor is flushed. */
 void fake_expect_nothing(void);
-void fake_flush(void); /* the reactor has done what was posted */
+/* The reactor has done what was posted, and what its fds asked for then. */
+void fake_flush(void);
 
 void fake_wait_state(unsigned int i, const char *state);
 void fake_wait_unmapped(void);                      /* no guest memory is mapped any more */

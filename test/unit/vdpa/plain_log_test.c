@@ -126,17 +126,32 @@ buffer(struct rig *r, uint16_t i, uint64_t addr, uint32_t len, uint16_t flags, u
 		htole64(addr), htole32(len), htole16(flags), htole16(next)};
 }
 
-/* The guest makes @head available, and the relay has it. */
+static struct vdpa_vf *
+the_vf(void)
+{
+	struct vfe_bdf bdf = fake_vf(0);
+
+	return vdpa_vf_find(&bdf);
+}
+
+/* The guest makes @head available; the relay has it, and looks at the ring no more. */
 static void
 guest_adds(struct rig *r, uint16_t head)
 {
 	const uint16_t idx = le16toh(r->guest_avail->idx);
 	const uint16_t next = (uint16_t)(le16toh(r->avail->idx) + 1);
+	const atomic_uint_least64_t *relayed = &the_vf()->bells[1].relayed;
+	const uint64_t before = atomic_load(relayed);
+	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
 
 	r->guest_avail->ring[idx % FAKE_RING_SIZE] = htole16(head);
 	fake_store16(&r->guest_avail->idx, (uint16_t)(idx + 1));
 	assert_int_equal(eventfd_write(r->g.kick[1], 1), 0);
 	fake_wait16(&r->avail->idx, next);
+	while (atomic_load(relayed) == before) {
+		assert_false(vfe_deadline_passed(deadline));
+		sched_yield();
+	}
 }
 
 static void
@@ -193,8 +208,7 @@ wait_mode(const char *mode)
 static unsigned long
 nr_looks(unsigned int q)
 {
-	struct vfe_bdf bdf = fake_vf(0);
-	struct vdpa_vf *vf = vdpa_vf_find(&bdf);
+	struct vdpa_vf *vf = the_vf();
 	unsigned long interrupts = atomic_load(vdpa_shadow_interrupts(vf->plain.shadows[q]));
 
 	return atomic_load(&vf->bells[q].relayed) + interrupts;
@@ -466,9 +480,7 @@ guest_whose_head_is_no_descriptor_is_not_served(void **state)
 static void
 nothing_is_written_after_the_answer(void **state)
 {
-	struct vfe_bdf bdf = fake_vf(0);
 	struct rig *r = *state;
-	struct vdpa_vf *vf;
 
 	start(r);
 	begin(r);
@@ -477,8 +489,7 @@ nothing_is_written_after_the_answer(void **state)
 	device_uses(r, 3, 0);
 	assert_int_equal(fake_get_base(r->g.vid, 1), 1);
 	device_uses(r, 4, 0);
-	vf = vdpa_vf_find(&bdf);
-	vdpa_shadow_run(vf->plain.shadows[1]);
+	vdpa_shadow_run(the_vf()->plain.shadows[1]);
 	assert_int_equal(le16toh(r->guest_used->idx), 1);
 }
 
@@ -515,6 +526,7 @@ stop_waits_for_requests(void **state)
 	fake_get_base_begin(&get, r->g.vid, 1);
 	while (strcmp(fake_info(0)->state, "suspending") != 0)
 		sched_yield();
+	fake_flush(); /* the relay learns of that a little later */
 	/* what comes now is not for this device any more */
 	r->guest_avail->ring[2] = htole16(5);
 	fake_store16(&r->guest_avail->idx, 3);
