@@ -31,8 +31,9 @@ enum {
  * A mapping of a domain: a piece of a file at a guest address. Devices reach it by DMA; the part
  * of it that we read ourselves (ring indices) is reached through @va.
  */
-struct chunk {
-	struct chunk *next;
+struct vdpa_chunk {
+	struct vdpa_chunk *next;
+	unsigned int refs; /* atomic: the domain, and those who have pointers into @va */
 	uint64_t gpa;
 	uint64_t size;
 	int fd;
@@ -61,7 +62,7 @@ struct vdpa_domain {
 	/* Protects what follows; held for moments only. Changes need both locks. */
 	pthread_mutex_t lock;
 	struct vdpa_member *members;
-	struct chunk *chunks;
+	struct vdpa_chunk *chunks;
 };
 
 static struct {
@@ -222,21 +223,21 @@ vdpa_table_translate(const struct vdpa_table *table, uint64_t uva, uint64_t len,
 /* --- chunks --- */
 
 static bool
-chunk_overlaps(const struct chunk *c, uint64_t gpa, uint64_t size)
+chunk_overlaps(const struct vdpa_chunk *c, uint64_t gpa, uint64_t size)
 {
 	return c->gpa < gpa + size && gpa < c->gpa + c->size;
 }
 
 /* Is the memory of @r, where both are, that of @c? */
 static bool
-chunk_is_same(const struct chunk *c, const struct vdpa_region *r)
+chunk_is_same(const struct vdpa_chunk *c, const struct vdpa_region *r)
 {
 	return c->dev == r->dev && c->ino == r->ino &&
 	       c->gpa - c->fd_offset == r->gpa - r->fd_offset;
 }
 
 static void
-chunk_free(struct chunk *c)
+chunk_free(struct vdpa_chunk *c)
 {
 	if (c->map != NULL) {
 		vfe_sigbus_unguard(c->map);
@@ -248,7 +249,7 @@ chunk_free(struct chunk *c)
 
 /* mmap() wants multiples of the huge page size on hugetlbfs; st_blksize tells. */
 static int
-chunk_mmap(struct chunk *c, struct vfe_error *err)
+chunk_mmap(struct vdpa_chunk *c, struct vfe_error *err)
 {
 	uint64_t offset, end, block;
 	struct stat st;
@@ -282,15 +283,16 @@ chunk_mmap(struct chunk *c, struct vfe_error *err)
 /* A chunk for [@gpa, @gpa + @size) of @r, mapped for the devices of @domain. */
 static int
 chunk_create(struct vdpa_domain *domain, const struct vdpa_region *r, uint64_t gpa, uint64_t size,
-	struct chunk **ret, struct vfe_error *err)
+	struct vdpa_chunk **ret, struct vfe_error *err)
 {
 	struct vfe_pci_dma dma;
-	struct chunk *c;
+	struct vdpa_chunk *c;
 	int rc;
 
 	c = calloc(1, sizeof(*c));
 	if (c == NULL)
 		return vfe_error_set(err, -ENOMEM, "out of memory");
+	c->refs = 1;
 	c->gpa = gpa;
 	c->size = size;
 	c->fd_offset = r->fd_offset + (gpa - r->gpa);
@@ -321,13 +323,20 @@ err_free:
 	return rc;
 }
 
+void
+vdpa_chunk_put(struct vdpa_chunk *c)
+{
+	if (c != NULL && __atomic_fetch_sub(&c->refs, 1, __ATOMIC_ACQ_REL) == 1)
+		chunk_free(c);
+}
+
 static void
-chunk_destroy(struct vdpa_domain *domain, struct chunk *c)
+chunk_destroy(struct vdpa_domain *domain, struct vdpa_chunk *c)
 {
 	domain->nr_chunks--;
 	/* a device that fails here is lost and reaches nothing any more */
 	vfe_pci_domain_unmap(domain->pci, c->gpa, c->size, NULL);
-	chunk_free(c);
+	vdpa_chunk_put(c);
 }
 
 /* --- domains --- */
@@ -387,7 +396,7 @@ void
 vdpa_domain_put(struct vdpa_domain *domain)
 {
 	struct vdpa_domain **link;
-	struct chunk *c;
+	struct vdpa_chunk *c;
 
 	if (domain == NULL)
 		return;
@@ -460,7 +469,7 @@ vdpa_domain_set_leaving(struct vdpa_domain *domain, struct vdpa_member *member, 
 
 /* Who of the members uses the part of @c that @r wants for other memory? */
 static int
-conflict_of(struct vdpa_domain *domain, const struct vdpa_member *self, const struct chunk *c,
+conflict_of(struct vdpa_domain *domain, const struct vdpa_member *self, const struct vdpa_chunk *c,
 	const struct vdpa_region *r, struct vfe_error *err)
 {
 	const struct vdpa_member *m;
@@ -493,10 +502,10 @@ conflict_of(struct vdpa_domain *domain, const struct vdpa_member *self, const st
  */
 static int
 domain_add_region(struct vdpa_domain *domain, const struct vdpa_member *self,
-	const struct vdpa_region *r, struct chunk **added, struct vfe_error *err)
+	const struct vdpa_region *r, struct vdpa_chunk **added, struct vfe_error *err)
 {
 	uint64_t gpa = r->gpa, end = r->gpa + r->size, stop;
-	struct chunk *c, *cover;
+	struct vdpa_chunk *c, *cover;
 	int rc;
 
 	while (gpa < end) {
@@ -529,7 +538,7 @@ domain_add_region(struct vdpa_domain *domain, const struct vdpa_member *self,
 }
 
 static bool
-chunk_is_used_locked(const struct vdpa_domain *domain, const struct chunk *c)
+chunk_is_used_locked(const struct vdpa_domain *domain, const struct vdpa_chunk *c)
 {
 	const struct vdpa_member *m;
 	unsigned int i;
@@ -544,11 +553,11 @@ chunk_is_used_locked(const struct vdpa_domain *domain, const struct chunk *c)
 }
 
 /* Put the chunks of @added in, the table in its place; returns the chunks nobody uses any more. */
-static struct chunk *
+static struct vdpa_chunk *
 domain_switch(struct vdpa_domain *domain, struct vdpa_member *member, struct vdpa_table *table,
-	struct chunk *added, struct vdpa_table **ret_old)
+	struct vdpa_chunk *added, struct vdpa_table **ret_old)
 {
-	struct chunk **link, *c, *gone = NULL;
+	struct vdpa_chunk **link, *c, *gone = NULL;
 
 	pthread_mutex_lock(&domain->lock);
 	*ret_old = member->table;
@@ -575,7 +584,7 @@ int
 vdpa_domain_apply(struct vdpa_domain *domain, struct vdpa_member *member, struct vdpa_table *table,
 	struct vfe_error *err)
 {
-	struct chunk *added = NULL, *gone, *c;
+	struct vdpa_chunk *added = NULL, *gone, *c;
 	struct vdpa_table *old = NULL;
 	unsigned int i;
 	int rc = 0;
@@ -594,10 +603,10 @@ vdpa_domain_apply(struct vdpa_domain *domain, struct vdpa_member *member, struct
 }
 
 /* The chunk that has all of [@gpa, @gpa + @len); NULL = none. */
-static const struct chunk *
+static struct vdpa_chunk *
 chunk_of_locked(const struct vdpa_domain *domain, uint64_t gpa, uint64_t len)
 {
-	const struct chunk *c;
+	struct vdpa_chunk *c;
 
 	for (c = domain->chunks; c != NULL; c = c->next) {
 		if (gpa >= c->gpa && vfe_range_inside(gpa - c->gpa, len, c->size))
@@ -609,7 +618,7 @@ chunk_of_locked(const struct vdpa_domain *domain, uint64_t gpa, uint64_t len)
 int
 vdpa_domain_read16(struct vdpa_domain *domain, uint64_t gpa, uint16_t *ret)
 {
-	const struct chunk *c;
+	const struct vdpa_chunk *c;
 	int rc = -EFAULT;
 
 	pthread_mutex_lock(&domain->lock);
@@ -639,14 +648,18 @@ vdpa_domain_avail_index(struct vdpa_domain *domain, uint64_t avail_gpa, uint16_t
 }
 
 int
-vdpa_domain_pointer(struct vdpa_domain *domain, uint64_t gpa, uint64_t len, void **ret)
+vdpa_domain_pointer(struct vdpa_domain *domain, uint64_t gpa, uint64_t len, void **ret,
+	struct vdpa_chunk **ret_chunk)
 {
-	const struct chunk *c;
+	struct vdpa_chunk *c;
 
 	pthread_mutex_lock(&domain->lock);
 	c = chunk_of_locked(domain, gpa, len);
-	if (c != NULL)
+	if (c != NULL) {
+		__atomic_fetch_add(&c->refs, 1, __ATOMIC_RELAXED);
 		*ret = c->va + (gpa - c->gpa);
+		*ret_chunk = c;
+	}
 	pthread_mutex_unlock(&domain->lock);
 	return c != NULL ? 0 : -EFAULT;
 }
@@ -654,7 +667,7 @@ vdpa_domain_pointer(struct vdpa_domain *domain, uint64_t gpa, uint64_t len, void
 int
 vdpa_domain_read(struct vdpa_domain *domain, uint64_t gpa, void *buf, size_t len)
 {
-	const struct chunk *c;
+	const struct vdpa_chunk *c;
 
 	pthread_mutex_lock(&domain->lock);
 	c = chunk_of_locked(domain, gpa, len);
@@ -668,7 +681,7 @@ vdpa_domain_read(struct vdpa_domain *domain, uint64_t gpa, void *buf, size_t len
 static uint64_t
 bytes_at_locked(const struct vdpa_domain *domain, uint64_t gpa)
 {
-	const struct chunk *c;
+	const struct vdpa_chunk *c;
 
 	for (c = domain->chunks; c != NULL; c = c->next) {
 		if (gpa >= c->gpa && gpa - c->gpa < c->size)
@@ -741,7 +754,7 @@ vdpa_domain_check(struct vdpa_domain *domain, const struct vdpa_member *member,
 bool
 vdpa_domain_truncated(struct vdpa_domain *domain)
 {
-	const struct chunk *c;
+	const struct vdpa_chunk *c;
 	bool truncated = false;
 
 	pthread_mutex_lock(&domain->lock);

@@ -102,10 +102,14 @@ int vdpa_domain_used_index(struct vdpa_domain *domain, uint64_t used_gpa, uint16
 int vdpa_domain_avail_index(struct vdpa_domain *domain, uint64_t avail_gpa, uint16_t *ret);
 
 /*
- * Where [@gpa, @gpa + @len) is in this process, as long as a member's table has it. -EFAULT when
- * that is not mapped in one piece. A file that is truncated later reads as zeros there.
+ * Where [@gpa, @gpa + @len) is in this process. It stays there until *@ret_chunk, which is the
+ * caller's, is put, also when no member's table has it any more. -EFAULT when that is not mapped in
+ * one piece. A file that is truncated later reads as zeros there.
  */
-int vdpa_domain_pointer(struct vdpa_domain *domain, uint64_t gpa, uint64_t len, void **ret);
+struct vdpa_chunk;
+int vdpa_domain_pointer(struct vdpa_domain *domain, uint64_t gpa, uint64_t len, void **ret,
+	struct vdpa_chunk **ret_chunk);
+void vdpa_chunk_put(struct vdpa_chunk *chunk); /* NULL is fine */
 
 /* Copy what is at [@gpa, @gpa + @len), which must be mapped in one piece: -EFAULT else. */
 int vdpa_domain_read(struct vdpa_domain *domain, uint64_t gpa, void *buf, size_t len);

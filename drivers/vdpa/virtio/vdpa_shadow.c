@@ -54,6 +54,7 @@ struct vdpa_shadow {
 	uint16_t *flights; /* by head: how often the device has it; max_size */
 	const struct vfe_wire_vring_avail *guest_avail;
 	struct vfe_wire_vring_used *guest_used;
+	struct vdpa_chunk *chunks[3]; /* memory of the guest's ring, until it is stopped */
 	uint64_t used_gpa;
 	struct vdpa_chains chains_of;
 	struct vdpa_trans *trans; /* NULL = the device gets the guest's descriptors; constant */
@@ -369,27 +370,51 @@ vdpa_shadow_drain(struct vdpa_vf *vf, uint16_t qid)
 /* --- start and stop, on a worker --- */
 
 /* Where the parts of the guest's ring are in this process. */
-static int
-rings_find(struct vdpa_vf *vf, const struct vdpa_applied *a, void *ret[3])
-{
-	int rc;
+struct parts {
+	void *at[3];
+	struct vdpa_chunk *chunks[3];
+};
 
-	rc = vdpa_domain_pointer(vf->domain, a->desc, vfe_vring_desc_bytes(a->size), &ret[0]);
-	if (rc == 0)
-		rc = vdpa_domain_pointer(
-			vf->domain, a->avail, vfe_vring_avail_bytes(a->size), &ret[1]);
-	if (rc == 0)
-		rc = vdpa_domain_pointer(
-			vf->domain, a->used, vfe_vring_used_bytes(a->size), &ret[2]);
+static void
+parts_put(struct vdpa_chunk **chunks)
+{
+	unsigned int i;
+
+	for (i = 0; i < 3; i++) {
+		vdpa_chunk_put(chunks[i]);
+		chunks[i] = NULL;
+	}
+}
+
+static int
+parts_find(struct vdpa_vf *vf, const struct vdpa_applied *a, struct parts *ret)
+{
+	const uint64_t gpa[] = {a->desc, a->avail, a->used};
+	const uint64_t len[] = {
+		vfe_vring_desc_bytes(a->size),
+		vfe_vring_avail_bytes(a->size),
+		vfe_vring_used_bytes(a->size),
+	};
+	unsigned int i;
+	int rc = 0;
+
+	memset(ret, 0, sizeof(*ret));
+	for (i = 0; rc == 0 && i < 3; i++)
+		rc = vdpa_domain_pointer(vf->domain, gpa[i], len[i], &ret->at[i], &ret->chunks[i]);
+	if (rc < 0)
+		parts_put(ret->chunks);
 	return rc;
 }
 
 bool
 vdpa_shadow_can(struct vdpa_vf *vf, uint16_t qid, const struct vdpa_applied *a)
 {
-	void *parts[3];
+	struct parts parts;
 
-	return a->size <= vf->plain.shadows[qid]->max_size && rings_find(vf, a, parts) == 0;
+	if (a->size > vf->plain.shadows[qid]->max_size || parts_find(vf, a, &parts) < 0)
+		return false;
+	parts_put(parts.chunks);
+	return true;
 }
 
 /* @indirect: the guest has negotiated it; a device may have it without that. */
@@ -398,19 +423,21 @@ shadow_rings(
 	struct vdpa_shadow *s, const struct vdpa_applied *a, bool indirect, struct vfe_error *err)
 {
 	const uint64_t features = s->vf->driver_features;
-	void *parts[3];
-	int rc = a->size > s->max_size ? -ERANGE : rings_find(s->vf, a, parts);
+	struct parts parts;
+	int rc = a->size > s->max_size ? -ERANGE : parts_find(s->vf, a, &parts);
 
 	if (rc < 0)
 		return vfe_error_set(err, rc,
 			"queue %u: its rings of size %u cannot be relayed: %s", s->qid, a->size,
 			strerror(-rc));
-	s->guest_avail = parts[1];
-	s->guest_used = parts[2];
+	parts_put(s->chunks);
+	memcpy(s->chunks, parts.chunks, sizeof(s->chunks));
+	s->guest_avail = parts.at[1];
+	s->guest_used = parts.at[2];
 	s->used_gpa = a->used;
 	s->chains_of = (struct vdpa_chains){
 		.domain = s->vf->domain,
-		.desc = parts[0],
+		.desc = parts.at[0],
 		.size = a->size,
 		.indirect = indirect,
 	};
@@ -551,6 +578,7 @@ shadow_stop(struct vdpa_shadow *s, const struct vdpa_applied *a)
 	if (s->on && !s->broken)
 		keep_left(s, a, stops);
 	s->on = false;
+	parts_put(s->chunks);
 	vdpa_fd_put(s->call);
 	s->call = NULL;
 	pthread_mutex_unlock(&s->lock);
@@ -764,6 +792,7 @@ vdpa_shadow_fini(struct vdpa_vf *vf)
 			break;
 		vfe_dma_arena_free(vf->plain.arena, s->avail);
 		vfe_dma_arena_free(vf->plain.arena, s->used);
+		parts_put(s->chunks);
 		vdpa_fd_put(s->irq);
 		vdpa_fd_put(s->call);
 		vdpa_log_put(s->log);

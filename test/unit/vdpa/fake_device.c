@@ -685,6 +685,7 @@ vfe_virtio_queue_enable(struct vfe_virtio_dev *vdev, uint16_t qid,
 {
 	struct fake_regs *regs = &world.vf[vdev->pci->vf].regs;
 	struct vfe_virtio_queue_cfg bus = *cfg;
+	void (*hook)(void *arg);
 
 	if (vfe_pci_error(vdev->pci) != 0)
 		return vfe_error_set(err, -ENODEV, "gone");
@@ -696,7 +697,11 @@ vfe_virtio_queue_enable(struct vfe_virtio_dev *vdev, uint16_t qid,
 	assert((regs->status & VFE_VIRTIO_S_DRIVER_OK) == 0 || regs->was_reset[qid]);
 	regs->enabled[qid] = true;
 	regs->queues[qid] = bus;
+	hook = world.on_queue_enable;
+	world.on_queue_enable = NULL;
 	pthread_mutex_unlock(&world.lock);
+	if (hook != NULL)
+		hook(world.arg);
 	return 0;
 }
 

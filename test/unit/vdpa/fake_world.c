@@ -274,6 +274,7 @@ world_start(void)
 	world.fail_map = 0;
 	world.fail_reset = false;
 	world.no_ring_reset = false;
+	world.on_queue_enable = NULL;
 	world.no_iommu = false;
 	world.no_indirect = false;
 	world.no_huge_pages = false;

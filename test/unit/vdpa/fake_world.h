@@ -139,6 +139,8 @@ struct fake_world {
 	unsigned int registered;
 	int fail_map; /* -errno for the next map */
 	bool fail_reset;
+	void (*on_queue_enable)(void *arg); /* on the thread that does it, once; NULL = nothing */
+	void *arg;
 	bool no_ring_reset; /* devices that are opened from now on have no RING_RESET */
 	bool no_iommu;      /* the same have none: see fake_bus_of() */
 	bool no_indirect;   /* and no RING_INDIRECT_DESC, which they have else */

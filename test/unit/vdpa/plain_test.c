@@ -439,6 +439,48 @@ restarted_ring_goes_on_and_a_new_one_is_direct(void **state)
 }
 
 static void
+memory_goes(void *arg)
+{
+	struct fake_guest *g = arg;
+	const struct vdpa_msg_memory mem = {
+		.nr_regions = 1,
+		.regions[0] = {16ULL * FAKE_MEM_SIZE, FAKE_MEM_SIZE, FAKE_MEM_UVA << 1, 0},
+	};
+
+	assert_int_equal(fake_send(g->vid, VDPA_MSG_SET_MEM_TABLE, &mem, 8 + sizeof(mem.regions[0]),
+				 &g->mem_fd, 1),
+		0);
+}
+
+/* A device that does not run yet is not waited for; its rings are looked at when it stops. */
+static void
+memory_that_goes_while_a_relayed_ring_starts(void **state)
+{
+	struct fake_guest *g = *state;
+	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
+	unsigned int q;
+
+	for (q = 0; q < 2; q++)
+		fake_guest_set_used(g, q, 7);
+	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
+	assert_int_equal(fake_guest_mem(g), 0);
+	for (q = 0; q < 2; q++) {
+		fake_guest_ring(g, q);
+		fake_guest_enable(g, q, true);
+	}
+	world.arg = g;
+	world.on_queue_enable = memory_goes;
+	fake_guest_driver_ok(g);
+	while (strstr(fake_info(0)->last_error, "guest memory") == NULL) {
+		assert_false(vfe_deadline_passed(deadline));
+		fake_flush();
+	}
+	assert_int_equal(fake_guest_mem(g), 0);
+	fake_wait_state(0, "running");
+	assert_true(fake_info(0)->queues[1].shadow);
+}
+
+static void
 lost_device_comes_back_and_runs(void **state)
 {
 	struct fake_guest *g = *state;
@@ -591,6 +633,7 @@ main(void)
 		T(guest_that_lies_is_not_served),
 		T(device_that_lies_is_lost),
 		T(restarted_ring_goes_on_and_a_new_one_is_direct),
+		T(memory_that_goes_while_a_relayed_ring_starts),
 		T(lost_device_comes_back_and_runs),
 		T(test_operations_are_for_managed_ones),
 		T(arena_that_fails_leaves_nothing),
