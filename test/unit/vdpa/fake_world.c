@@ -93,6 +93,17 @@ state_reached_locked(struct vdpa_vf *vf, const char *state)
 	return strcmp(state, "lost") != 0 || vf->state == VDPA_S_LOST;
 }
 
+struct fake_regs
+fake_regs(unsigned int i)
+{
+	struct fake_regs r;
+
+	pthread_mutex_lock(&world.lock);
+	r = world.vf[i].regs;
+	pthread_mutex_unlock(&world.lock);
+	return r;
+}
+
 void
 fake_wait_state(unsigned int i, const char *state)
 {

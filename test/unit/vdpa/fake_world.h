@@ -190,6 +190,9 @@ void fake_expect_nothing(void);
 /* The reactor has done what was posted, and what its fds asked for then. */
 void fake_flush(void);
 
+/* A copy of the registers of VF @i. */
+struct fake_regs fake_regs(unsigned int i);
+
 void fake_wait_state(unsigned int i, const char *state);
 void fake_wait_unmapped(void);                      /* no guest memory is mapped any more */
 struct vfe_vdpa_vf_info *fake_info(unsigned int i); /* overwritten by the next call */

@@ -98,25 +98,14 @@ teardown(void **state)
 
 /* --- both sides --- */
 
-static uint64_t
-driver_address(void)
-{
-	uint64_t at;
-
-	pthread_mutex_lock(&world.lock);
-	at = world.vf[0].regs.queues[1].driver;
-	pthread_mutex_unlock(&world.lock);
-	return at;
-}
-
 /* Where the device has the ring now; NULL when it is the guest's. */
 static void
 look(struct rig *r)
 {
-	pthread_mutex_lock(&world.lock);
-	r->avail = fake_arena_at(world.vf[0].regs.queues[1].driver);
-	r->used = fake_arena_at(world.vf[0].regs.queues[1].device);
-	pthread_mutex_unlock(&world.lock);
+	const struct fake_regs now = fake_regs(0);
+
+	r->avail = fake_arena_at(now.queues[1].driver);
+	r->used = fake_arena_at(now.queues[1].device);
 }
 
 static void
@@ -267,7 +256,7 @@ wait_direct(void)
 {
 	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
 
-	while (driver_address() != FAKE_MEM_GPA + FAKE_RING_STRIDE + FAKE_RING_AVAIL) {
+	while (fake_regs(0).queues[1].driver != FAKE_MEM_GPA + FAKE_RING_STRIDE + FAKE_RING_AVAIL) {
 		assert_false(vfe_deadline_passed(deadline));
 		fake_flush();
 	}

@@ -39,18 +39,6 @@ setup_blk(void **state)
 	return fake_setup_started_plain(state);
 }
 
-/* A copy of the device's registers. */
-static struct fake_regs
-regs(void)
-{
-	struct fake_regs r;
-
-	pthread_mutex_lock(&world.lock);
-	r = world.vf[0].regs;
-	pthread_mutex_unlock(&world.lock);
-	return r;
-}
-
 /* Two pairs of rings, of which the first is enabled, of a guest with MQ. */
 static void
 start_mq(struct fake_guest *g)
@@ -93,7 +81,7 @@ start_is_told_by_registers(void **state)
 	struct fake_regs r;
 
 	fake_guest_start(g);
-	r = regs();
+	r = fake_regs(0);
 	assert_int_equal(r.status, 0x0f & ~VFE_VIRTIO_S_FEATURES_OK);
 	assert_int_equal(r.features,
 		VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_VIRTIO_F_ACCESS_PLATFORM) |
@@ -125,7 +113,7 @@ queue_pairs_follow_the_front_end_without_a_restart(void **state)
 	unsigned int q, resets;
 
 	start_mq(g);
-	r = regs();
+	r = fake_regs(0);
 	for (q = 0; q < FAKE_QUEUES + 1; q++)
 		assert_true(r.enabled[q]);
 	assert_true(r.queues[FAKE_QUEUES].desc >= 1ULL << 32);
@@ -150,7 +138,7 @@ guest_without_mq_gets_no_other_rings(void **state)
 
 	fake_guest_connect(g, FAKE_PROTOCOL_STATUS);
 	fake_guest_run(g, FAKE_QUEUES);
-	r = regs();
+	r = fake_regs(0);
 	assert_true(r.queues[2].desc >= 1ULL << 32);
 	assert_false(r.enabled[3]);
 }
@@ -167,8 +155,8 @@ stop_is_a_reset_and_the_index_is_the_used_one(void **state)
 	assert_int_equal(fake_get_base(g->vid, 1), 7);
 	assert_int_equal(fake_get_base(g->vid, 0), 0);
 	assert_int_equal(world.vf[0].resets, resets + 1);
-	assert_int_equal(regs().status, 0x03);
-	assert_false(regs().enabled[0]);
+	assert_int_equal(fake_regs(0).status, 0x03);
+	assert_false(fake_regs(0).enabled[0]);
 }
 
 static void
@@ -180,10 +168,10 @@ front_end_that_goes_leaves_a_reset_device(void **state)
 	fake_guest_disconnect(g);
 	fake_wait_unmapped();
 	fake_wait_state(0, "parked");
-	assert_int_equal(regs().status, 0x03);
+	assert_int_equal(fake_regs(0).status, 0x03);
 	/* and another one starts it */
 	fake_guest_start(g);
-	assert_true(regs().promisc);
+	assert_true(fake_regs(0).promisc);
 }
 
 static void
@@ -193,7 +181,7 @@ device_that_stays_filtered_runs(void **state)
 
 	world.vf[0].ctrl_refuses = true;
 	fake_guest_start(g);
-	assert_int_equal(regs().ctrl_commands, 1);
+	assert_int_equal(fake_regs(0).ctrl_commands, 1);
 }
 
 static void
@@ -239,7 +227,7 @@ struct view {
 static struct view
 view_of(struct fake_guest *g)
 {
-	struct fake_regs r = regs();
+	struct fake_regs r = fake_regs(0);
 
 	return (struct view){
 		.guest_avail = fake_guest_avail(g, 1),
@@ -295,7 +283,7 @@ ring_in_the_middle_is_relayed(void **state)
 	struct view v;
 
 	v = start_in_the_middle(g, 7, 2, 0);
-	r = regs();
+	r = fake_regs(0);
 	assert_int_equal(r.queues[1].desc, FAKE_MEM_GPA + 0x4000);
 	assert_non_null(v.avail);
 	assert_non_null(v.used);
@@ -434,7 +422,7 @@ restarted_ring_goes_on_and_a_new_one_is_direct(void **state)
 	fake_wait_unmapped();
 	fake_guest_set_used(g, 1, 0);
 	fake_guest_start(g);
-	assert_int_equal(regs().queues[1].driver, FAKE_MEM_GPA + 0x5000);
+	assert_int_equal(fake_regs(0).queues[1].driver, FAKE_MEM_GPA + 0x5000);
 	assert_false(fake_info(0)->queues[1].shadow);
 }
 
@@ -491,7 +479,7 @@ lost_device_comes_back_and_runs(void **state)
 	fake_wait_state(0, "lost");
 	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), 0);
 	fake_wait_state(0, "running");
-	assert_true(regs().promisc);
+	assert_true(fake_regs(0).promisc);
 }
 
 static void
@@ -530,7 +518,7 @@ disk_is_told_by_registers(void **state)
 	assert_int_equal(fake_info(0)->device_id, VFE_PCI_DEVICE_VIRTIO_BLK);
 	assert_int_equal(fake_info(0)->capacity, 2048 * 512);
 	fake_guest_start(g);
-	r = regs();
+	r = fake_regs(0);
 	assert_int_equal(r.features,
 		VFE_BIT(VFE_VIRTIO_F_VERSION_1) | VFE_BIT(VFE_VIRTIO_F_ACCESS_PLATFORM) |
 			VFE_BIT(VFE_VIRTIO_F_RING_RESET) | VFE_BIT(VFE_BLK_F_CONFIG_WCE));
@@ -540,7 +528,7 @@ disk_is_told_by_registers(void **state)
 	fake_guest_set_used(g, 1, 9);
 	assert_int_equal(fake_get_base(g->vid, 1), 9);
 	assert_int_equal(fake_get_base(g->vid, 0), 0);
-	assert_int_equal(regs().status, 0x03);
+	assert_int_equal(fake_regs(0).status, 0x03);
 }
 
 /* No control queue could say that a ring is not to be used. */
@@ -556,9 +544,9 @@ ring_of_a_disk_that_is_disabled_is_not_there(void **state)
 	fake_guest_enable(g, 0, true);
 	fake_guest_driver_ok(g);
 	fake_wait_state(0, "running");
-	assert_true(regs().enabled[0] && !regs().enabled[1]);
+	assert_true(fake_regs(0).enabled[0] && !fake_regs(0).enabled[1]);
 	fake_guest_enable(g, 1, true);
-	while (!regs().enabled[1])
+	while (!fake_regs(0).enabled[1])
 		fake_flush();
 	fake_wait_state(0, "running");
 }

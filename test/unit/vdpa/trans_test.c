@@ -23,7 +23,6 @@
 
 enum {
 	PAGE = 4096,
-	RING = 0x4000,   /* ring 1 of the guest that fake_front.c has */
 	TABLE = 0x10000, /* indirect ones; memory from here on is contiguous on the bus up to a page
 			  */
 	LOG_SIZE = PAGE,
@@ -66,9 +65,9 @@ setup_started(void **state)
 	fake_guest_open(&r->g, 0);
 	r->features = VFE_BIT(VFE_VIRTIO_F_RING_INDIRECT_DESC);
 	r->table = (void *)(r->g.mem + TABLE);
-	r->desc = (void *)(r->g.mem + RING);
-	r->guest_avail = (void *)(r->g.mem + RING + 0x1000);
-	r->guest_used = (void *)(r->g.mem + RING + 0x2000);
+	r->desc = (void *)(r->g.mem + FAKE_RING_STRIDE);
+	r->guest_avail = fake_guest_avail(&r->g, 1);
+	r->guest_used = fake_guest_used(&r->g, 1);
 	r->log_fd = -1;
 	*state = r;
 	return 0;
@@ -111,23 +110,12 @@ teardown(void **state)
 	return 0;
 }
 
-static struct fake_regs
-regs(void)
-{
-	struct fake_regs r;
-
-	pthread_mutex_lock(&world.lock);
-	r = world.vf[0].regs;
-	pthread_mutex_unlock(&world.lock);
-	return r;
-}
-
 /* --- both sides --- */
 
 static void
 look(struct rig *r)
 {
-	const struct fake_regs now = regs();
+	const struct fake_regs now = fake_regs(0);
 
 	r->dev_desc = fake_arena_at(now.queues[1].desc);
 	r->avail = fake_arena_at(now.queues[1].driver);
@@ -290,7 +278,7 @@ device_is_told_addresses_on_the_bus(void **state)
 
 	assert_true(fake_info(0)->no_iommu);
 	start(r);
-	now = regs();
+	now = fake_regs(0);
 	/* rings that stand at 0, too; that of our control queue has worked */
 	for (q = 0; q < 2; q++) {
 		assert_true(fake_info(0)->queues[q].shadow);
@@ -310,7 +298,7 @@ device_has_indirect_tables_and_the_guest_has_not(void **state)
 
 	r->features = 0;
 	start(r);
-	assert_true((regs().features & VFE_BIT(VFE_VIRTIO_F_RING_INDIRECT_DESC)) != 0);
+	assert_true((fake_regs(0).features & VFE_BIT(VFE_VIRTIO_F_RING_INDIRECT_DESC)) != 0);
 	r->desc[3] = buffer(BUFFER, 100, WRITE, 0);
 	guest_adds(r, 3);
 	is_piece(pieces(r, 3, 1), BUFFER, 100, WRITE);
@@ -352,7 +340,7 @@ memory_that_it_does_not_reach_is_an_error_and_no_start(void **state)
 	world.no_huge_pages = true;
 	begin_start(r);
 	wait_error("memory region 0: not of huge pages");
-	assert_int_equal(regs().status & VFE_VIRTIO_S_DRIVER_OK, 0);
+	assert_int_equal(fake_regs(0).status & VFE_VIRTIO_S_DRIVER_OK, 0);
 	pthread_mutex_lock(&world.lock);
 	world.no_huge_pages = false;
 	pthread_mutex_unlock(&world.lock);
@@ -685,7 +673,7 @@ what_has_been_spoilt_meanwhile_is_not_given_back(void **state)
 	r->desc[3] = buffer(0, 3, WRITE, 0);
 	assert_int_equal(vfe_vdpa_reattach(&bdf, &verr), 0);
 	wait_error("queue 1: descriptor 3: a buffer of 3 bytes at 0 is not in guest memory");
-	assert_int_equal(regs().status & VFE_VIRTIO_S_DRIVER_OK, 0);
+	assert_int_equal(fake_regs(0).status & VFE_VIRTIO_S_DRIVER_OK, 0);
 }
 
 static void
