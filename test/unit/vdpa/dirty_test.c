@@ -842,7 +842,6 @@ logging_while_suspended(void **state)
 	struct fake_guest *g = *state;
 	struct log log;
 
-	vdpa_globals.ms.grace = 60000;
 	start(g);
 	stop(g);
 	begin_migration(g, &log);

@@ -303,9 +303,10 @@ world_start(void)
 	memset(world.fail_kind, 0, sizeof(world.fail_kind));
 	memset(world.count, 0, sizeof(world.count));
 	fake_track_reset();
-	vdpa_globals.ms = (struct vdpa_times){.suspend = 1000,
-		.grace = 20,
-		.sibling = 20,
+	/* what is not to end in a test is long, and what all wait for is short */
+	vdpa_globals.ms = (struct vdpa_times){.suspend = 10000,
+		.grace = 60000,
+		.sibling = 60000,
 		.retry = 50,
 		.refresh = 20,
 		.park = 2000,

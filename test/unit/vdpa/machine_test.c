@@ -192,7 +192,6 @@ first_ring_suspends_and_all_answer_with_the_used_index(void **state)
 {
 	struct fake_guest *g = *state;
 
-	vdpa_globals.ms.grace = 60000;
 	fake_guest_start(g);
 	fake_guest_set_used(g, 0, 7);
 	fake_guest_set_used(g, 1, 0x8001);
@@ -218,6 +217,7 @@ rings_that_are_not_stopped_go_on(void **state)
 {
 	struct fake_guest *g = *state;
 
+	vdpa_globals.ms.grace = 20;
 	fake_guest_start(g);
 	fake_guest_set_used(g, 0, 9);
 	assert_int_equal(fake_get_base(g->vid, 0), 9);
@@ -821,7 +821,6 @@ vfs_of_a_migrating_vm_suspend_together(void **state)
 	struct fake_guest *g = *state, other, c[3];
 	unsigned int i;
 
-	vdpa_globals.ms.sibling = 60000;
 	for (i = 1; i < 4; i++)
 		fake_vf_add(i, i == 3 ? NULL : UUID);
 	/* a VM of its own; a UUID makes no difference */
@@ -870,8 +869,10 @@ driver_reset_in_a_migration_is_over_for_the_others_soon(void **state)
 	start_sibling(g, &c, 1);
 	set_logged(g, true);
 	set_logged(&c, true);
-	stop_vf(g);
+	assert_int_equal(fake_get_base(g->vid, 0), 0);
 	fake_wait_state(1, "suspended");
+	vdpa_globals.ms.sibling = 20; /* from the last message on */
+	assert_int_equal(fake_get_base(g->vid, 1), 0);
 	fake_wait_state(1, "running");
 	assert_int_equal(world.vf[1].restores, 2);
 	assert_string_equal(fake_info(0)->state, "suspended");
@@ -886,7 +887,6 @@ messages_of_the_others_make_a_vf_wait_longer(void **state)
 	uint64_t until;
 
 	assert_null(vf);
-	vdpa_globals.ms.sibling = 60000;
 	fake_vf_add(1, NULL);
 	fake_vf_add(2, NULL);
 	vf = vdpa_vf_find(&(struct vfe_bdf){0, 0xaf, 4, 2});
@@ -936,7 +936,6 @@ rings_disabled_in_a_migration_make_no_restart(void **state)
 {
 	struct fake_guest *g = *state, c;
 
-	vdpa_globals.ms.sibling = 60000;
 	fake_vf_add(1, NULL);
 	fake_guest_start(g);
 	start_sibling(g, &c, 1);
@@ -978,8 +977,6 @@ devices_that_do_not_stop_are_waited_for_together(void **state)
 	uint64_t until[3], answered;
 	unsigned int i;
 
-	vdpa_globals.ms.suspend = 300;
-	vdpa_globals.ms.sibling = 60000;
 	fake_guest_start(g);
 	set_logged(g, true);
 	for (i = 0; i < 3; i++) {
@@ -988,6 +985,7 @@ devices_that_do_not_stop_are_waited_for_together(void **state)
 		set_logged(&c[i], true);
 	}
 	world.automatic = false;
+	vdpa_globals.ms.suspend = 300;
 	assert_int_equal(fake_get_base(0, 0), 0);
 	answered = vfe_clock_ns();
 	/* the time of all of them is over with that of the first one, and none begins anew */

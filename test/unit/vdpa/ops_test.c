@@ -519,7 +519,6 @@ doorbell_pages_are_offered_one_by_one(void **state)
 	assert_false(fake_info(0)->queues[1].host_notifier);
 
 	/* a front-end forgets the page of a ring that it stops */
-	vdpa_globals.ms.grace = 60000;
 	assert_int_equal(fake_get_base(g->vid, 0), 0);
 	assert_int_equal(fake_get_base(g->vid, 1), 0);
 	fake_guest_ring(g, 0);

@@ -506,7 +506,6 @@ stop_waits_for_requests(void **state)
 	struct fake_get_base get;
 	unsigned int resets;
 
-	vdpa_globals.ms.suspend = 10000;
 	start(r);
 	begin(r);
 	guest_adds(r, 3);

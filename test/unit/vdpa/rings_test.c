@@ -34,7 +34,6 @@ static struct vfe_vdpa_error verr;
 static int
 setup_started(void **state)
 {
-	vdpa_globals.ms.suspend = 10000;
 	return fake_setup_started_plain(state);
 }
 
@@ -60,6 +59,23 @@ setup_blk(void **state)
 	return setup_started(state);
 }
 
+/* The relay rings once for each ring that is new to it, on its own time. */
+static void
+wait_relayed(void)
+{
+	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
+	struct vfe_bdf bdf = fake_vf(0);
+	struct vdpa_vf *vf = vdpa_vf_find(&bdf);
+	unsigned int q;
+
+	for (q = 0; q < FAKE_QUEUES; q++) {
+		while (atomic_load(&vf->bells[q].relayed) == 0) {
+			assert_false(vfe_deadline_passed(deadline));
+			sched_yield();
+		}
+	}
+}
+
 /* All rings of a guest, as it has features @features; running when it returns. */
 static void
 start_with(struct fake_guest *g, uint64_t features)
@@ -68,6 +84,7 @@ start_with(struct fake_guest *g, uint64_t features)
 	assert_int_equal(fake_send_u64(g->vid, VDPA_MSG_SET_FEATURES, features), 0);
 	fake_guest_run(g, FAKE_QUEUES);
 	fake_flush();
+	wait_relayed();
 }
 
 static void
@@ -292,7 +309,6 @@ rings_that_stop_in_a_row_end_in_one_reset(void **state)
 	struct fake_guest *g = *state;
 	unsigned int q, resets;
 
-	vdpa_globals.ms.grace = 10000;
 	start(g);
 	resets = device().resets;
 	for (q = 0; q < FAKE_QUEUES; q++)
@@ -326,6 +342,7 @@ device_without_ring_reset_is_reset(void **state)
 	struct fake_guest *g = *state;
 	unsigned int resets;
 
+	vdpa_globals.ms.grace = 20; /* no more rings are stopped */
 	start(g);
 	resets = device().resets;
 	assert_int_equal(device().regs.features & VFE_BIT(VFE_VIRTIO_F_RING_RESET), 0);
@@ -345,6 +362,7 @@ check_failing(struct fake_guest *g, int how)
 	start(g);
 	resets = device().resets;
 	world.vf[0].ring_reset_fails = how;
+	fake_store16(&fake_guest_avail(g, 2)->idx, 3);
 	fake_guest_set_used(g, 2, 3);
 	assert_int_equal(fake_get_base(g->vid, 2), 3);
 	wait_resets(resets + 1);
