@@ -5,8 +5,10 @@
 Debian's kernels leave VFIO's no-IOMMU mode out: scripts/noiommu-module builds the module that has
 it, and without that these tests are skipped.
 """
+import glob
 import json
 import os
+import re
 import shutil
 import time
 
@@ -16,7 +18,7 @@ from programs import SERVICE, Pmd, Service
 from vfetest.guest import TOP
 from vm import BLK, DISK_SIZE, NET, PAIR, Vm
 
-MODULE = os.path.join(TOP, '.deps', 'noiommu', 'vfio.ko')
+MODULES = '.deps/guest/kernel-*/modules/vfio.ko', '.deps/noiommu/vfio.ko'
 PAGES = 256                     # huge ones of 2 MiB
 PA_SERVICE = SERVICE.replace('--no-huge -m 64', '--iova-mode=pa -m 64')
 TIMEOUT = 150
@@ -28,21 +30,21 @@ class Bare(Vm):
     cmdline = Vm.cmdline.split(' intel_iommu', 1)[0]
     iommu = ()
 
-    def __init__(self, name, logdir, folder):
+    def __init__(self, name, logdir, folder, module):
         super().__init__(name, logdir, folder, mem=1536)
         self.initrd = os.path.join(folder, 'initramfs')
         # the kernel unpacks one archive after the other
         with open(self.initrd, 'wb') as to:
-            for part in (Vm.initrd, self._pack(folder)):
+            for part in (Vm.initrd, self._pack(folder, module)):
                 with open(part, 'rb') as f:
                     shutil.copyfileobj(f, to)
 
     @staticmethod
-    def _pack(folder):
+    def _pack(folder, module):
         root = os.path.join(folder, 'root')
         path = os.path.join(root, 'lib/modules')
         os.makedirs(path)
-        shutil.copy(MODULE, path)
+        shutil.copy(module, path)
         archive = os.path.join(folder, 'module.cpio')
         assert os.system('cd %s && find . | cpio --quiet -o -H newc -R 0:0 >%s'
                          % (root, archive)) == 0
@@ -55,13 +57,28 @@ class Bare(Vm):
                  'mount -t hugetlbfs none /dev/hugepages' % PAGES)
 
 
+def find_module():
+    """One that has the mode and fits the guests' kernel: its own, or the one that was built."""
+    wanted = None
+    for pattern in MODULES:
+        for path in glob.glob(os.path.join(TOP, pattern)):
+            with open(path, 'rb') as f:
+                data = f.read()
+            kernel = re.search(rb'vermagic=[^\0]*', data).group(0)
+            wanted = wanted or kernel
+            if kernel == wanted and b'enable_unsafe_noiommu_mode' in data:
+                return path
+    return None
+
+
 @pytest.fixture(scope='module')
 def bare(host):
-    if not os.path.exists(MODULE):
+    module = find_module()
+    if module is None:
         pytest.skip('there is no kernel module with no-IOMMU mode: run scripts/noiommu-module')
     folder = os.path.join(host.lab.dir, 'bare')
     os.mkdir(folder)
-    vm = Bare('bare', host.lab.logdir, folder)
+    vm = Bare('bare', host.lab.logdir, folder, module)
     vm.boot()
     yield vm
     vm.close()
@@ -107,7 +124,7 @@ def test_guest_of_small_pages_is_told_why_not(bare, functions):
     functions.manage('vf', '-r', PAIR[0])
 
 
-@pytest.mark.parametrize('scenario', ['exchange', 'crash', 'resume', 'balloon'])
+@pytest.mark.parametrize('scenario', ['exchange', 'crash', 'resume', 'balloon', 'taken'])
 def test_packets(bare, functions, scenario):
     front(bare, scenario, *PAIR)
 
