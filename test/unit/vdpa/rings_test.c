@@ -122,6 +122,32 @@ nr_ring_resets(void)
 	return n;
 }
 
+/* A VF whose rings change runs meanwhile. */
+static bool
+is_settled(void)
+{
+	struct vfe_bdf bdf = fake_vf(0);
+	struct vdpa_vf *vf = vdpa_vf_find(&bdf);
+	bool settled;
+
+	pthread_mutex_lock(&vf->lock);
+	settled = vf->state == VDPA_S_RUNNING && vf->applied_seq == vf->seq;
+	pthread_mutex_unlock(&vf->lock);
+	return settled;
+}
+
+static void
+wait_settled(void)
+{
+	struct vfe_deadline deadline = vfe_deadline_in_ms(10000);
+
+	while (!is_settled()) {
+		assert_false(vfe_deadline_passed(deadline));
+		fake_flush();
+	}
+	fake_wait_state(0, "running");
+}
+
 /* The device has the ring, or has it not, and all that was asked for is done. */
 static void
 wait_ring(unsigned int q, bool enabled)
@@ -132,7 +158,7 @@ wait_ring(unsigned int q, bool enabled)
 		assert_false(vfe_deadline_passed(deadline));
 		fake_flush();
 	}
-	fake_wait_state(0, "running");
+	wait_settled();
 }
 
 static void
@@ -144,7 +170,7 @@ wait_resets(unsigned int n)
 		assert_false(vfe_deadline_passed(deadline));
 		sched_yield();
 	}
-	fake_wait_state(0, "running");
+	wait_settled();
 }
 
 /* --- a ring stops and starts --- */
