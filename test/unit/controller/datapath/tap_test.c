@@ -639,8 +639,8 @@ private_network(void)
 	if (fd < 0)
 		return -errno;
 	close(fd);
-	/* /sys of the new namespace, seen by us only */
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	/* /sys of the new namespace, seen by us only; in a chroot "/" would be no mount */
+	if (mount(NULL, "/sys", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 		mount("vfe", "/sys", "sysfs", 0, NULL) < 0)
 		return -errno;
 	return 0;
