@@ -339,12 +339,6 @@ vfe_vdev_set_layout(struct vfe_vdev *dev, uint16_t num_queues, uint16_t admin_in
 	dev->admin_index = admin_index;
 }
 
-void
-vfe_vdev_set_features(struct vfe_vdev *dev, uint64_t features)
-{
-	dev->cfg.features = features;
-}
-
 int
 vfe_vdev_queue_fd(const struct vfe_vdev *dev, uint16_t qid)
 {

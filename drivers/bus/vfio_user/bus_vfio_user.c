@@ -48,12 +48,6 @@ vfe_bus_driver_register(struct vfe_bus_driver *driver)
 	TAILQ_INSERT_TAIL(&drivers, driver, next);
 }
 
-void
-vfe_bus_driver_unregister(struct vfe_bus_driver *driver)
-{
-	TAILQ_REMOVE(&drivers, driver, next);
-}
-
 static struct vfe_bus_device *
 find_locked(const struct vfe_bdf *bdf)
 {

@@ -750,16 +750,3 @@ vdpa_domain_check(struct vdpa_domain *domain, const struct vdpa_member *member,
 	vdpa_table_put(table);
 	return rc;
 }
-
-bool
-vdpa_domain_truncated(struct vdpa_domain *domain)
-{
-	const struct vdpa_chunk *c;
-	bool truncated = false;
-
-	pthread_mutex_lock(&domain->lock);
-	for (c = domain->chunks; c != NULL; c = c->next)
-		truncated |= atomic_load(&c->truncated);
-	pthread_mutex_unlock(&domain->lock);
-	return truncated;
-}

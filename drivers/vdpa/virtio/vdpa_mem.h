@@ -130,7 +130,4 @@ int vdpa_domain_bus(struct vdpa_domain *domain, const struct vdpa_member *member
 int vdpa_domain_check(struct vdpa_domain *domain, const struct vdpa_member *member,
 	const struct vfe_pci_dev *dev, struct vfe_error *err);
 
-/* Has a file behind the member's memory been truncated under our hands? */
-bool vdpa_domain_truncated(struct vdpa_domain *domain);
-
 #endif /* VDPA_MEM_H */

@@ -177,9 +177,6 @@ void vfe_vdev_queue_reset_done(struct vfe_vdev *dev, uint16_t qid);
 /* How queues are laid out after feature negotiation; until the next reset. From features_ok. */
 void vfe_vdev_set_layout(struct vfe_vdev *dev, uint16_t num_queues, uint16_t admin_index);
 
-/* The offered features, for a device that is modified while no driver uses it. */
-void vfe_vdev_set_features(struct vfe_vdev *dev, uint64_t features);
-
 /* Eventfd of the queue's interrupt, -1 when there is none, it is masked, or the device is quiet. */
 int vfe_vdev_queue_fd(const struct vfe_vdev *dev, uint16_t qid);
 

@@ -50,7 +50,6 @@ struct vfe_bus_driver {
 
 /* Add a driver, asked in the order of registration; from a constructor or before rte_eal_init(). */
 void vfe_bus_driver_register(struct vfe_bus_driver *driver);
-void vfe_bus_driver_unregister(struct vfe_bus_driver *driver);
 
 /* The device at @bdf, or NULL. Any thread. */
 struct vfe_bus_device *vfe_bus_device_find(const struct vfe_bdf *bdf);
