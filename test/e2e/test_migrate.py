@@ -142,8 +142,9 @@ def test_nic_without_driver(pair):
 def test_nic_that_is_being_unbound_and_bound(pair):
     guest = pair.guest()
     address = guest.pci_address()
-    loop = Background(guest, 'rebind', 'sh -c "trap \'exit 0\' TERM; cd /sys/bus/pci/drivers/'
-                      'virtio-pci; while :; do echo {0} >unbind; echo {0} >bind; sleep 0.1; done"'
+    # told to stop, it ends with the NIC bound
+    loop = Background(guest, 'rebind', "sh -c 'trap end=1 TERM; cd /sys/bus/pci/drivers/virtio-pci;"
+                      ' until [ "$end" ]; do echo {0} >unbind; echo {0} >bind; sleep 0.1; done\''
                       .format(address))
     for _ in range(2):
         guest.migrate()
