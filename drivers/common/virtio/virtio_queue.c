@@ -98,12 +98,8 @@ static int
 translate_part(struct vfe_virtio_dev *vdev, uint16_t qid, uint64_t iova, uint64_t len,
 	uint64_t *ret, struct vfe_error *err)
 {
-	uint64_t good;
-	int rc;
+	int rc = vfe_pci_dma_addr_whole(vdev->pci, iova, len, ret);
 
-	rc = vfe_pci_dma_addr(vdev->pci, iova, len, ret, &good);
-	if (rc == 0 && good < len)
-		rc = -EFAULT;
 	if (rc < 0)
 		return vfe_error_set(err, rc,
 			"queue %u: the %llu bytes of its ring at 0x%llx are not there in one piece",
@@ -111,20 +107,20 @@ translate_part(struct vfe_virtio_dev *vdev, uint16_t qid, uint64_t iova, uint64_
 	return 0;
 }
 
-/* The addresses of the parts of the ring, whose lengths are those of section 2.7. */
+/* The addresses of the parts of the ring. */
 static int
 write_ring(struct vfe_virtio_dev *vdev, uint16_t qid, const struct vfe_virtio_queue_cfg *cfg,
 	struct vfe_error *err)
 {
-	const uint64_t n = cfg->size;
+	const uint16_t n = cfg->size;
 	uint64_t desc, driver, device;
 	int rc;
 
-	rc = translate_part(vdev, qid, cfg->desc, 16 * n, &desc, err);
+	rc = translate_part(vdev, qid, cfg->desc, vfe_vring_desc_bytes(n), &desc, err);
 	if (rc == 0)
-		rc = translate_part(vdev, qid, cfg->driver, 6 + 2 * n, &driver, err);
+		rc = translate_part(vdev, qid, cfg->driver, vfe_vring_avail_bytes(n), &driver, err);
 	if (rc == 0)
-		rc = translate_part(vdev, qid, cfg->device, 6 + 8 * n, &device, err);
+		rc = translate_part(vdev, qid, cfg->device, vfe_vring_used_bytes(n), &device, err);
 	if (rc == 0)
 		rc = common_write(vdev, queue_desc, desc, err);
 	if (rc == 0)

@@ -66,7 +66,6 @@ ctrl_enable(struct vdpa_vf *vf, struct vfe_error *err)
 		.driver = iova + offsetof(struct vdpa_ctrl, avail),
 		.device = iova + offsetof(struct vdpa_ctrl, used),
 	};
-	uint64_t len = 0;
 	int rc;
 
 	if (qid >= vf->vdev.num_queues || vf->queues[qid].max_size < CTRL_SIZE)
@@ -74,8 +73,8 @@ ctrl_enable(struct vdpa_vf *vf, struct vfe_error *err)
 			"control queue %u of %u queues, size %u, is not there or too small", qid,
 			vf->vdev.num_queues,
 			qid < vf->vdev.num_queues ? vf->queues[qid].max_size : 0);
-	rc = vfe_pci_dma_addr(vf->pci, iova, sizeof(*vf->plain.ctrl), &vf->plain.ctrl_bus, &len);
-	if (rc < 0 || len < sizeof(*vf->plain.ctrl))
+	rc = vfe_pci_dma_addr_whole(vf->pci, iova, sizeof(*vf->plain.ctrl), &vf->plain.ctrl_bus);
+	if (rc < 0)
 		return vfe_error_set(err, -EFAULT,
 			"memory of the service for the control queue cannot be reached");
 	memset(vf->plain.ctrl, 0, sizeof(*vf->plain.ctrl));

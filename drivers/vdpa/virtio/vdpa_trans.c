@@ -84,14 +84,13 @@ int
 vdpa_trans_start(struct vdpa_trans *t, uint64_t *ret_desc, struct vfe_error *err)
 {
 	const uint64_t bytes = t->pieces * sizeof(t->slots[0]);
-	uint64_t len = bytes;
 	uint16_t head;
 	int rc = 0;
 
-	for (head = 0; rc == 0 && len == bytes && head < t->nr; head++)
-		rc = vfe_pci_dma_addr(
-			t->vf->pci, t->slots_iova + head * bytes, bytes, &t->bus[head], &len);
-	if (rc < 0 || len != bytes)
+	for (head = 0; rc == 0 && head < t->nr; head++)
+		rc = vfe_pci_dma_addr_whole(
+			t->vf->pci, t->slots_iova + head * bytes, bytes, &t->bus[head]);
+	if (rc < 0)
 		return vfe_error_set(err, -EFAULT,
 			"memory of the service for descriptors is not contiguous, or not there");
 	*ret_desc = t->desc_iova;

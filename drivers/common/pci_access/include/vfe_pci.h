@@ -14,6 +14,7 @@
 #ifndef VFE_PCI_H
 #define VFE_PCI_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -227,6 +228,17 @@ bool vfe_pci_is_physical(const struct vfe_pci_dev *dev);
  */
 int vfe_pci_dma_addr(const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len, uint64_t *ret_bus,
 	uint64_t *ret_len);
+
+/* The same for what must be in one piece: -EFAULT also when it is not. */
+static inline int
+vfe_pci_dma_addr_whole(
+	const struct vfe_pci_dev *dev, uint64_t iova, uint64_t len, uint64_t *ret_bus)
+{
+	uint64_t good = 0;
+	int rc = vfe_pci_dma_addr(dev, iova, len, ret_bus, &good);
+
+	return rc == 0 && good < len ? -EFAULT : rc;
+}
 
 /*
  * Can the device reach all of [@iova, @iova + @len)? A physical one reaches only mappings of huge
